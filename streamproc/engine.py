@@ -1,0 +1,180 @@
+"""The engine: runs a processor on a stream of blocks, keeps bad samples out and counts what happens.
+
+Everything that moves audio - files, pipes, devices - drives a processor through this one class.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from time import perf_counter_ns
+
+import numpy as np
+
+from .errors import ConfigError
+from .processor import Processor, latency_of
+from .spec import Block, LatencyBreakdown, StreamConfig
+from .stats import Histogram, Snapshot
+
+_MAX_MAGNITUDE = 1e6
+"""Input above this (120 dB over full scale) is not sound; it is treated like a sample that is not finite."""
+
+
+class Engine:
+    """A processor prepared for one stream, guarded and measured.
+
+    Parameters
+    ----------
+    processor : Processor
+        Owned by the engine from here on.
+    sample_rate : int
+        Rate of the stream in Hz.
+    n_channels : int
+    fixed_block : int, optional
+        Promise that every block has this many frames, in exchange for less latency.
+    max_block : int
+        Larger blocks are worked off in pieces of this size; without effect on the sound.
+
+    Examples
+    --------
+    >>> engine = streamproc.Engine(streamproc.load("denoise"), sample_rate=48000)
+    >>> while block := microphone.read():  # float32 [1, n], any n
+    ...     speaker.write(engine.process(block))
+    """
+
+    def __init__(
+        self,
+        processor: Processor,
+        sample_rate: int,
+        n_channels: int = 1,
+        fixed_block: int | None = None,
+        max_block: int = 8192,
+    ) -> None:
+        self.processor = processor
+        self.config = StreamConfig(sample_rate, n_channels, max(max_block, fixed_block or 1), fixed_block)
+        processor.prepare(self.config)
+        self._clean: Block = np.zeros((n_channels, self.config.max_block), np.float32)
+        self._times = Histogram()
+        self._blocks = self._frames = 0
+        self._silenced = self._clamped = self._recoveries = 0
+
+    @property
+    def latency(self) -> LatencyBreakdown:
+        """Latency by parts, in samples at the stream's rate."""
+        return latency_of(self.processor)
+
+    @property
+    def latency_samples(self) -> int:
+        """``out[:, t]`` describes ``x[:, t - latency_samples]``."""
+        return self.processor.latency_samples
+
+    def process(self, x: Block, out: Block | None = None) -> Block:
+        """Process one block. Thread: audio or worker.
+
+        Parameters
+        ----------
+        x : float32 [channels, n]
+            Nominal range [-1, 1], any ``n >= 0``, or exactly `fixed_block` where that was promised.
+            Samples that are not finite count as silence.
+        out : float32 [channels, n], optional
+            Filled entirely, and clamped to [-1, 1]. May be `x`. A new array where it is left out.
+
+        Returns
+        -------
+        float32 [channels, n]
+            `out`.
+
+        Raises
+        ------
+        ConfigError
+            If a block has the wrong type, shape or size.
+        """
+        if out is None:
+            out = np.empty_like(x)
+        self._check(x, out)
+        n, limit = x.shape[1], self.config.max_block
+        if n <= limit:
+            self._process_piece(x, out)
+        else:
+            for start in range(0, n, limit):
+                self._process_piece(x[:, start : start + limit], out[:, start : start + limit])
+        return out
+
+    def _process_piece(self, x: Block, out: Block) -> None:
+        started = perf_counter_ns()
+        # The energy is finite only if every sample is: one dot product instead of a test per sample.
+        if not isfinite(np.vdot(x, x)):
+            x = self._silence_bad_samples(x)
+        self.processor.process(x, out)
+        if not isfinite(np.vdot(out, out)):
+            out.fill(0.0)
+            self.processor.reset()
+            self._recoveries += 1
+        else:
+            self._clamp(out)
+        self._blocks += 1
+        self._frames += x.shape[1]
+        self._times.record(perf_counter_ns() - started)
+
+    def _silence_bad_samples(self, x: Block) -> Block:
+        clean = self._clean[:, : x.shape[1]]
+        np.copyto(clean, x)
+        with np.errstate(invalid="ignore"):
+            bad = ~(np.abs(clean) <= _MAX_MAGNITUDE)
+        clean[bad] = 0.0
+        self._silenced += int(bad.sum())
+        return clean
+
+    def _clamp(self, out: Block) -> None:
+        if out.size and (out.max() > 1.0 or out.min() < -1.0):
+            self._clamped += int(np.count_nonzero(np.abs(out) > 1.0))
+            np.clip(out, -1.0, 1.0, out=out)
+
+    def _check(self, x: Block, out: Block) -> None:
+        config = self.config
+        for name, block in (("x", x), ("out", out)):
+            if not isinstance(block, np.ndarray) or block.dtype != np.float32:
+                kind = getattr(block, "dtype", type(block).__name__)
+                raise ConfigError(
+                    f"{name} must be a float32 array in [-1, 1], found {kind}; scale integers to +-1 first"
+                )
+            if block.ndim != 2 or block.shape[0] != config.n_channels:
+                raise ConfigError(
+                    f"{name} must have the shape [channels, frames] with {config.n_channels} channels, "
+                    f"found {list(block.shape)}"
+                )
+        if x.shape != out.shape:
+            raise ConfigError(f"out must have the shape of x, {list(x.shape)}, found {list(out.shape)}")
+        if config.fixed_block is not None and x.shape[1] != config.fixed_block:
+            raise ConfigError(
+                f"this stream was promised blocks of exactly {config.fixed_block} frames, found {x.shape[1]}; "
+                "leave fixed_block out to send blocks of any size"
+            )
+
+    def reset(self) -> None:
+        """Forget all audio; parameters and statistics stay."""
+        self.processor.reset()
+
+    def snapshot(self) -> Snapshot:
+        """Return the statistics so far. Thread: any."""
+        times = self._times
+        audio_s = self._frames / self.config.sample_rate
+        processing_s = times.total_ns / 1e9
+        return Snapshot(
+            blocks=self._blocks,
+            frames=self._frames,
+            audio_s=audio_s,
+            processing_s=processing_s,
+            rtf=processing_s / audio_s if audio_s else 0.0,
+            block_p50_us=times.percentile_ns(50) / 1e3,
+            block_p99_us=times.percentile_ns(99) / 1e3,
+            block_max_us=times.max_ns / 1e3,
+            silenced_samples=self._silenced,
+            clamped_samples=self._clamped,
+            recoveries=self._recoveries,
+        )
+
+    def clear_statistics(self) -> None:
+        """Start counting anew; audio and state are not touched."""
+        self._times.clear()
+        self._blocks = self._frames = 0
+        self._silenced = self._clamped = self._recoveries = 0

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from streamproc.engine import Engine
+from streamproc.errors import ConfigError
+from streamproc.processor import BaseProcessor, Passthrough
+from streamproc.spec import Block
+from streamproc.stats import Histogram
+
+
+class Poisoned(BaseProcessor):
+    """An integrator: one bad sample stays in its state until it is reset."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        self._sum = 0.0
+        self._gain = gain
+
+    def process(self, x: Block, out: Block) -> None:
+        np.cumsum(x, axis=1, out=out)
+        out += np.float32(self._sum)
+        self._sum = float(out[0, -1]) * self._gain
+
+    def reset(self) -> None:
+        self._sum = 0.0
+
+
+def test_bad_samples_become_silence_and_are_counted() -> None:
+    engine = Engine(Passthrough(), 48_000, n_channels=2)
+    x = np.full((2, 64), 0.5, np.float32)
+    x[0, 3], x[1, 7], x[1, 8], x[0, 9] = np.nan, np.inf, -np.inf, 1e30
+    before = x.copy()
+    out = engine.process(x)
+    expected = np.full((2, 64), 0.5, np.float32)
+    expected[0, [3, 9]] = expected[1, [7, 8]] = 0.0
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(x, before)
+    assert engine.snapshot().silenced_samples == 4
+
+
+def test_output_is_clamped_and_counted() -> None:
+    engine = Engine(Passthrough(), 48_000)
+    out = engine.process(np.array([[1.5, -2.0, 0.25, 1.0]], np.float32))
+    np.testing.assert_array_equal(out, [[1.0, -1.0, 0.25, 1.0]])
+    assert engine.snapshot().clamped_samples == 2
+
+
+def test_a_processor_that_loses_its_state_is_reset() -> None:
+    engine = Engine(Poisoned(gain=np.inf), 48_000)
+    loud = np.full((1, 4), 0.1, np.float32)
+    engine.process(loud)  # leaves an infinite state behind
+    np.testing.assert_array_equal(engine.process(loud), np.zeros((1, 4)))
+    assert engine.snapshot().recoveries == 1
+    assert np.isfinite(engine.process(loud)).all()
+
+
+def test_large_blocks_are_worked_off_in_pieces() -> None:
+    x = np.linspace(-1, 1, 10_001, dtype=np.float32)[None]
+    engine = Engine(Passthrough(), 48_000, max_block=128)
+    np.testing.assert_array_equal(engine.process(x), x)
+    assert engine.snapshot().frames == 10_001
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        (np.zeros((1, 4), np.int16), "float32"),
+        (np.zeros((1, 4), np.float64), "float32"),
+        (np.zeros(4, np.float32), "[channels, frames]"),
+        (np.zeros((4, 1), np.float32), "1 channels"),
+        ([0.0], "float32"),
+    ],
+)
+def test_ambiguous_blocks_are_refused(block: object, words: str) -> None:
+    engine = Engine(Passthrough(), 48_000)
+    with pytest.raises(ConfigError) as caught:
+        engine.process(block, np.zeros((1, 4), np.float32))  # type: ignore[arg-type]
+    assert words in str(caught.value)
+
+
+def test_a_promised_block_size_is_held() -> None:
+    engine = Engine(Passthrough(), 48_000, fixed_block=128)
+    with pytest.raises(ConfigError, match="exactly 128"):
+        engine.process(np.zeros((1, 64), np.float32))
+
+
+def test_empty_block() -> None:
+    assert Engine(Passthrough(), 48_000).process(np.zeros((1, 0), np.float32)).shape == (1, 0)
+
+
+def test_steady_state_allocates_nothing_that_grows() -> None:
+    engine = Engine(Passthrough(), 48_000)
+    x, out = np.full((1, 128), 0.1, np.float32), np.zeros((1, 128), np.float32)
+    for _ in range(100):
+        engine.process(x, out)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(10_000):
+            engine.process(x, out)
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 1024
+
+
+def test_histogram_percentiles_are_right_to_one_bin() -> None:
+    histogram = Histogram()
+    durations = np.random.default_rng(0).lognormal(10, 1.5, 20_000).astype(int)
+    for duration in durations:
+        histogram.record(int(duration))
+    for percent in (1, 50, 90, 99, 99.9):
+        exact = np.percentile(durations, percent, method="inverted_cdf")
+        assert exact <= histogram.percentile_ns(percent) <= exact * 1.07
+    assert histogram.max_ns == durations.max()
+    assert histogram.percentile_ns(100) == durations.max()
+    assert histogram.count == durations.size
