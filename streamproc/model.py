@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -26,6 +27,22 @@ ChannelMode = Literal["independent", "linked"]
 WARM_UP_STEPS = 8
 
 
+@dataclass(frozen=True, eq=False)
+class GoldenRecord:
+    """What a model did when it was made: from its initial state, with its controls at their defaults.
+
+    Parameters
+    ----------
+    frames, outputs : float32 [steps, channels, *frame_shape]
+    final_state : State
+        The state after the last step.
+    """
+
+    frames: npt.NDArray[np.float32]
+    outputs: npt.NDArray[np.float32]
+    final_state: State
+
+
 class FrameModel(ABC):
     """A pure function from one frame and a state to one frame and the next state.
 
@@ -34,7 +51,14 @@ class FrameModel(ABC):
     spec : ModelSpec
     controls : dict of str to float32 [1]
         The control inputs, read at every step. A host writes to them between steps.
+    golden : GoldenRecord or None
+        What `streamproc.verify.check_golden` holds the model to; None for a model that did not come from a file.
+    source : str
+        Where the model came from, for messages: the path of its file.
     """
+
+    golden: GoldenRecord | None = None
+    source: str = "a model made in Python"
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec

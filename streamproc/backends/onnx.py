@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from ..errors import ModelFileError
 from ..model import Frame, FrameModel, State
+from ..model_file import METADATA_KEY, SPECIFICATION, Metadata, Tensor, check_tensors, expected_tensors, parse_metadata
+from ..sidecar import find_sidecar
 from ..spec import ModelSpec
 
 TensorNames = dict[str, str]
@@ -27,6 +30,59 @@ def open_session(model: bytes | str) -> ort.InferenceSession:
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.log_severity_level = 3
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def load(path: Path, sidecar: Metadata | None = None) -> OnnxModel:
+    """Load an ONNX file and check its graph against its metadata.
+
+    Parameters
+    ----------
+    path : Path
+    sidecar : Metadata, optional
+        What to believe about the graph. Without it: the metadata inside the file, or a sidecar that can be found.
+
+    Raises
+    ------
+    ModelFileError
+        For a file that onnxruntime cannot read, has no metadata, or breaks it.
+    """
+    try:
+        session = open_session(str(path))
+    except Exception as error:  # onnxruntime has a dozen unrelated types for a file that it cannot use
+        reason = str(error).splitlines()[0][:200]
+        raise ModelFileError(
+            f"{path}: not an ONNX model that onnxruntime {ort.__version__} can run ({reason}); "
+            f"if it should be one, it is damaged: write or download it again"
+        ) from error
+    metadata = sidecar or _metadata_of(session, path)
+    inputs, outputs = expected_tensors(metadata)
+    check_tensors("input", inputs, _tensors(session.get_inputs()), str(path))
+    check_tensors("output", outputs, _tensors(session.get_outputs()), str(path))
+    if metadata.graph is None:
+        model = OnnxModel(session, metadata.spec)
+    else:
+        model = OnnxModel(session, metadata.spec, metadata.graph.names, metadata.graph.frame_layout)
+    model.golden = metadata.golden
+    model.source = str(path)
+    return model
+
+
+def _metadata_of(session: ort.InferenceSession, path: Path) -> Metadata:
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is not None:
+        return parse_metadata(text, str(path))
+    found = find_sidecar(path)
+    if found is None:
+        raise ModelFileError(
+            f"{path}: an ONNX graph without streamproc metadata, which says its rate, hop and states; export it with "
+            f"`python -m export onnx`, or describe it in {path.with_suffix('.json').name} beside it ({SPECIFICATION})"
+        )
+    return found[1]
+
+
+def _tensors(nodes: Sequence[Any]) -> list[Tensor]:
+    types = {"tensor(float)": "float32", "tensor(double)": "float64"}
+    return [Tensor(node.name, tuple(node.shape), types.get(node.type, node.type)) for node in nodes]
 
 
 class OnnxModel(FrameModel):
@@ -95,9 +151,7 @@ class OnnxModel(FrameModel):
         inputs.update(self.controls)
         outputs = {frame_input: out, **dict(zip(names, next_state, strict=True))}
         for name, array in inputs.items():
-            binding.bind_input(
-                self._names.get(name, name), "cpu", 0, array.dtype.type, array.shape, array.ctypes.data
-            )
+            binding.bind_input(self._names.get(name, name), "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         for name, array in outputs.items():
             graph_name = self._names.get(f"{name}_out", f"{name}_out")
             binding.bind_output(graph_name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

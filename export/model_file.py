@@ -1,0 +1,145 @@
+"""Writes model files: metadata into ONNX and TorchScript, and the golden record that proves them.
+
+A file gets its name only after it has been loaded again by the runtime and has proved equal to the module it was
+made from, so a wrong export cannot be shipped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from streamproc.model import GoldenRecord
+from streamproc.model_file import EXTRA_FILE, METADATA_KEY, Metadata, dump_metadata
+from streamproc.spec import ModelSpec
+from streamproc.stft import StreamingStft
+
+GOLDEN_STEPS = 16
+
+
+class StepModule(Protocol):
+    """What can be exported: any torch module with a contract and a step that keeps to it."""
+
+    spec: ModelSpec
+
+    def step(self, frame: Tensor, *states_and_controls: Tensor) -> tuple[Tensor, ...]:
+        """Run one step.
+
+        Parameters
+        ----------
+        frame : float32 [channels, *spec.frame_shape]
+        *states : [channels, *shape], in the order of ``spec.states``
+        *controls : float32 [1], in the order of ``spec.controls``
+
+        Returns
+        -------
+        out : float32 [channels, *spec.frame_shape]
+        *next_states : [channels, *shape]
+        """
+
+
+class StepForward(nn.Module):
+    """A module whose `forward` is the step of another: exporters trace `forward`."""
+
+    def __init__(self, module: StepModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run one step."""
+        return tuple(self.module.step(*inputs))
+
+
+def initial_inputs(spec: ModelSpec, n_channels: int) -> list[Tensor]:
+    """Return what the first step reads after its frame: every state, then every control at its default."""
+    states = [torch.from_numpy(state.allocate(n_channels)) for state in spec.states]
+    return [*states, *(torch.tensor([control.default]) for control in spec.controls)]
+
+
+def speech_like_frames(spec: ModelSpec, n_steps: int, n_channels: int = 1, seed: int = 0) -> Tensor:
+    """Return frames of a signal at the level of speech: a gliding voice-like tone with pauses, in light noise.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    n_steps, n_channels, seed : int
+
+    Returns
+    -------
+    float32 [n_steps, n_channels, *spec.frame_shape]
+    """
+    rng = np.random.default_rng(seed)
+    time = np.arange(n_steps * spec.hop) / spec.sample_rate
+    audio = np.empty((n_channels, time.size), np.float32)
+    for channel in audio:
+        pitch_hz = rng.uniform(90.0, 220.0) * (1.0 + 0.2 * np.sin(2 * np.pi * 3.0 * time))
+        phase = 2 * np.pi * np.cumsum(pitch_hz) / spec.sample_rate
+        voice = sum(np.sin(k * phase + rng.uniform(0, 2 * np.pi)) / k for k in range(1, 21))
+        syllables = np.clip(np.sin(2 * np.pi * 4.0 * time + rng.uniform(0, np.pi)) + 0.3, 0.0, 1.0)
+        channel[:] = 0.1 * voice * syllables + 0.01 * rng.standard_normal(time.size)
+    hops = audio.reshape(n_channels, n_steps, spec.hop).swapaxes(0, 1)
+    if spec.io == "waveform":
+        return torch.from_numpy(hops.copy())
+    assert spec.window_kind is not None
+    stft = StreamingStft(spec.window_kind, spec.fft_size, spec.window, spec.hop, n_channels)
+    spectra = np.empty((n_steps, n_channels, spec.n_bins), np.complex64)
+    for hop, spectrum in zip(hops, spectra, strict=True):
+        stft.analyse(np.ascontiguousarray(hop), spectrum)
+    return torch.from_numpy(spectra.view(np.float32).reshape(n_steps, n_channels, spec.n_bins, 2))
+
+
+@torch.no_grad()
+def make_golden(module: StepModule) -> GoldenRecord:
+    """Run a module for a few steps from its initial state and record what it did."""
+    spec = module.spec
+    frames = speech_like_frames(spec, GOLDEN_STEPS)
+    inputs = initial_inputs(spec, 1)
+    n_states = len(spec.states)
+    outputs = []
+    for frame in frames:
+        out, *inputs[:n_states] = module.step(frame, *inputs)
+        outputs.append(out.numpy().copy())
+    return GoldenRecord(frames.numpy(), np.stack(outputs), tuple(state.numpy() for state in inputs[:n_states]))
+
+
+def metadata_text(module: StepModule) -> str:
+    """Return the metadata of a module, golden record included."""
+    return dump_metadata(Metadata(module.spec, make_golden(module)))
+
+
+def add_metadata_to_onnx(graph: object, text: str) -> None:
+    """Put the metadata text into an ``onnx.ModelProto``."""
+    import onnx
+
+    onnx.helper.set_model_props(cast(onnx.ModelProto, graph), {METADATA_KEY: text})
+
+
+def save_torchscript(module: torch.jit.ScriptModule, path: Path, text: str) -> None:
+    """Save a TorchScript module together with the metadata text."""
+    torch.jit.save(module, str(path), _extra_files={EXTRA_FILE: text})
+
+
+def write_proven(path: Path, write: Callable[[Path], None], prove: Callable[[Path], None]) -> None:
+    """Write a file under a temporary name, prove it, and only then give it its name.
+
+    Parameters
+    ----------
+    path : Path
+        Keeps what it held before when anything fails.
+    write, prove : callable
+        Both get the temporary path; either may raise.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        write(partial)
+        prove(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
