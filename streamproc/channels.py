@@ -1,0 +1,66 @@
+"""How several channels share one processor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from .parameters import Smoothed
+from .processor import BaseProcessor, Processor, latency_of, parameters_of
+from .spec import Block, LatencyBreakdown, StreamConfig
+
+
+class Mono(BaseProcessor):
+    """Give `inner` the mean of all channels, and every channel what it returns.
+
+    Parameters
+    ----------
+    inner : Processor
+        Prepared for one channel, whatever the stream has. It does the work once.
+
+    Notes
+    -----
+    The mean, not the sum: what all channels share keeps its level and cannot clip. What differs in sign cancels.
+    """
+
+    def __init__(self, inner: Processor) -> None:
+        self.inner = inner
+        self._mean: Block = np.zeros((1, 0), np.float32)
+
+    def prepare(self, config: StreamConfig) -> None:
+        """Prepare `inner` for one channel."""
+        self.inner.prepare(replace(config, n_channels=1))
+        self._mean = np.zeros((1, config.max_block), np.float32)
+
+    @property
+    def latency(self) -> LatencyBreakdown:
+        """The inner latency."""
+        return latency_of(self.inner)
+
+    @property
+    def tail_samples(self) -> int:
+        """The inner tail."""
+        return self.inner.tail_samples
+
+    @property
+    def parameters(self) -> Mapping[str, Smoothed]:
+        """The inner parameters."""
+        return parameters_of(self.inner)
+
+    def process(self, x: Block, out: Block) -> None:
+        """Process the mean of the channels."""
+        n_channels, n = x.shape
+        if n_channels == 1:
+            self.inner.process(x, out)
+            return
+        mean = self._mean[:, :n]
+        np.add.reduce(x, axis=0, keepdims=True, out=mean)
+        np.multiply(mean, np.float32(1.0 / n_channels), out=mean)
+        self.inner.process(mean, mean)
+        np.copyto(out, mean)
+
+    def reset(self) -> None:
+        """Reset `inner`."""
+        self.inner.reset()
