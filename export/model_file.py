@@ -1,17 +1,15 @@
 """Writes model files: metadata into ONNX and TorchScript, and the golden record that proves them.
 
-A file gets its name only after it has been loaded again by the runtime and has proved equal to the module it was
-made from, so a wrong export cannot be shipped.
+What the text says is specified in ``docs/model-file.md``; `streamproc.model_file` writes and reads it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +43,7 @@ class StepModule(Protocol):
 
 
 class StepForward(nn.Module):
-    """A module whose `forward` is the step of another: exporters trace `forward`."""
+    """A module whose `forward` is the step of another, because exporters trace `forward`."""
 
     def __init__(self, module: StepModule) -> None:
         super().__init__()
@@ -94,6 +92,11 @@ def speech_like_frames(spec: ModelSpec, n_steps: int, n_channels: int = 1, seed:
     return torch.from_numpy(spectra.view(np.float32).reshape(n_steps, n_channels, spec.n_bins, 2))
 
 
+def example_inputs(spec: ModelSpec) -> tuple[Tensor, ...]:
+    """Return one frame of one channel and what the first step reads after it, for tracing."""
+    return (speech_like_frames(spec, 1)[0], *initial_inputs(spec, 1))
+
+
 @torch.no_grad()
 def make_golden(module: StepModule) -> GoldenRecord:
     """Run a module for a few steps from its initial state and record what it did."""
@@ -113,33 +116,13 @@ def metadata_text(module: StepModule) -> str:
     return dump_metadata(Metadata(module.spec, make_golden(module)))
 
 
-def add_metadata_to_onnx(graph: object, text: str) -> None:
-    """Put the metadata text into an ``onnx.ModelProto``."""
-    import onnx
-
-    onnx.helper.set_model_props(cast(onnx.ModelProto, graph), {METADATA_KEY: text})
+def save_onnx(graph: onnx.ModelProto, path: Path, text: str) -> None:
+    """Save a graph with the metadata text inside, in one file."""
+    onnx.helper.set_model_props(graph, {METADATA_KEY: text})
+    onnx.checker.check_model(graph)
+    onnx.save(graph, path)
 
 
 def save_torchscript(module: torch.jit.ScriptModule, path: Path, text: str) -> None:
-    """Save a TorchScript module together with the metadata text."""
+    """Save a TorchScript module with the metadata text inside."""
     torch.jit.save(module, str(path), _extra_files={EXTRA_FILE: text})
-
-
-def write_proven(path: Path, write: Callable[[Path], None], prove: Callable[[Path], None]) -> None:
-    """Write a file under a temporary name, prove it, and only then give it its name.
-
-    Parameters
-    ----------
-    path : Path
-        Keeps what it held before when anything fails.
-    write, prove : callable
-        Both get the temporary path; either may raise.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        write(partial)
-        prove(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -10,16 +10,8 @@ import torch
 
 from streamproc.verify import Comparison
 
-from .model_file import (
-    StepForward,
-    StepModule,
-    add_metadata_to_onnx,
-    initial_inputs,
-    metadata_text,
-    speech_like_frames,
-    write_proven,
-)
-from .verify import N_STEPS, require_parity, verify
+from .model_file import StepForward, StepModule, example_inputs, metadata_text, save_onnx
+from .verify import N_STEPS, write_proven
 
 OPSET = 18
 
@@ -39,7 +31,7 @@ def export_onnx(module: StepModule, path: Path, n_steps: int = N_STEPS) -> dict[
     Returns
     -------
     dict of str to Comparison
-        See `export.verify.verify`.
+        See `export.verify.compare`.
 
     Raises
     ------
@@ -53,21 +45,12 @@ def export_onnx(module: StepModule, path: Path, n_steps: int = N_STEPS) -> dict[
     and join the weights again at every step. The GRU operator beats the same GRU written as matrix products as well
     (27 us against 31 us; 2 layers of 128, one channel).
     """
-    comparisons: dict[str, Comparison] = {}
 
     def write(partial: Path) -> None:
         _trace(module, partial)
-        graph = onnx.load(partial)
-        add_metadata_to_onnx(graph, metadata_text(module))
-        onnx.checker.check_model(graph)
-        onnx.save(graph, partial)
+        save_onnx(onnx.load(partial), partial, metadata_text(module))
 
-    def prove(partial: Path) -> None:
-        comparisons.update(verify(module, [partial], n_steps))
-        require_parity(comparisons)
-
-    write_proven(path, write, prove)
-    return comparisons
+    return write_proven(module, path, write, n_steps)
 
 
 def _trace(module: StepModule, path: Path) -> None:
@@ -77,15 +60,14 @@ def _trace(module: StepModule, path: Path) -> None:
     carried = [spec.frame_input, *states]
     input_names = [*carried, *(control.name for control in spec.controls)]
     output_names = [f"{name}_out" for name in carried]
-    n_channels = spec.channels or 1
     free = {} if spec.channels else {name: {0: "channels"} for name in (*carried, *output_names)}
-    frame = speech_like_frames(spec, 1, n_channels)[0]
     with warnings.catch_warnings(), torch.no_grad():
-        # What these would warn of (a fixed batch size, the exporter's age) is what the proof afterwards decides.
-        warnings.simplefilter("ignore")
+        # They warn of the exporter's age, of Python that looks at shapes, and of batch sizes; the proof decides.
+        for category in (DeprecationWarning, torch.jit.TracerWarning, UserWarning):
+            warnings.simplefilter("ignore", category)
         torch.onnx.export(
             StepForward(module),
-            (frame, *initial_inputs(spec, n_channels)),
+            example_inputs(spec),
             str(path),
             input_names=input_names,
             output_names=output_names,

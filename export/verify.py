@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ class Reference:
         return comparison
 
 
-def verify(module: StepModule, files: Iterable[Path], n_steps: int = N_STEPS) -> dict[str, Comparison]:
+def compare(module: StepModule, files: Iterable[Path], n_steps: int = N_STEPS) -> dict[str, Comparison]:
     """Compare a module with itself offline and with its exported files in the runtime.
 
     Parameters
@@ -104,7 +105,7 @@ def verify(module: StepModule, files: Iterable[Path], n_steps: int = N_STEPS) ->
     Returns
     -------
     dict of str to Comparison
-        By what was compared: ``offline (sequence)``, and each file's golden record and run.
+        By what was compared: the module offline, and each file's golden record and run.
 
     Raises
     ------
@@ -115,11 +116,49 @@ def verify(module: StepModule, files: Iterable[Path], n_steps: int = N_STEPS) ->
     comparisons = {}
     offline = reference.compare_sequence()
     if offline is not None:
-        comparisons["offline (sequence)"] = offline
+        comparisons["offline"] = offline
     for file in files:
+        kind = "ONNX" if file.suffix == ".onnx" else "TorchScript"
         model = load_model(file)
-        comparisons[f"{file.name} (golden)"] = check_golden(model)
-        comparisons[file.name] = reference.compare_model(model)
+        comparisons[f"{kind}, golden"] = check_golden(model)
+        comparisons[kind] = reference.compare_model(model)
+    return comparisons
+
+
+def write_proven(
+    module: StepModule, path: Path, write: Callable[[Path], None], n_steps: int = N_STEPS
+) -> dict[str, Comparison]:
+    """Write a model file under a temporary name, prove it in the runtime, and only then give it its name.
+
+    Parameters
+    ----------
+    module : StepModule
+        What the file must be equal to.
+    path : Path
+        Keeps what it held before when anything fails.
+    write : callable
+        Gets the temporary path.
+    n_steps : int
+
+    Returns
+    -------
+    dict of str to Comparison
+        See `compare`.
+
+    Raises
+    ------
+    ParityError, ModelFileError
+        If the file does not compute what the module computes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        write(partial)
+        comparisons = compare(module, [partial], n_steps)
+        require_parity(comparisons)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
     return comparisons
 
 
@@ -132,17 +171,19 @@ def require_parity(comparisons: dict[str, Comparison]) -> None:
 
 def print_table(comparisons: dict[str, Comparison], console: Console | None = None) -> None:
     """Print every comparison, tensor by tensor."""
-    table = Table(title="Parity with the module, step by step")
-    for heading in ("compared", "steps", "tensor"):
-        table.add_column(heading)
-    for heading in ("max |a - b|", "allowed", "max |b|"):
+    table = Table(title="Parity with the module's own step")
+    for heading in ("compared", "tensor"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("steps", "max |a - b|", "allowed", "max |b|"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for what, comparison in comparisons.items():
+        label = what
         for tensor in comparison.tensors.values():
             verdict = "[green]equal[/]" if tensor.passed else "[bold red]differs[/]"
             numbers = (f"{value:.1e}" for value in (tensor.error, tensor.tolerance, tensor.scale))
-            table.add_row(what, str(comparison.n_steps), tensor.name, *numbers, verdict)
+            table.add_row(label, tensor.name, str(comparison.n_steps), *numbers, verdict)
+            label = ""
         table.add_section()
     (console or Console()).print(table)
 

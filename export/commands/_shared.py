@@ -1,0 +1,72 @@
+"""What the export commands have in common: their arguments, and what they print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streamproc.verify import Comparison
+
+    from ..model_file import StepModule
+
+Target = Annotated[str, typer.Argument(help="A model of this project (denoise), or package.module:callable.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="Trained weights; without them the model is untrained.")]
+Io = Annotated[
+    Literal["as-is", "waveform"],
+    typer.Option(help="waveform puts analysis and synthesis of a spectrum model into the file."),
+]
+Steps = Annotated[int, typer.Option(min=500, help="Steps of the parity check.")]
+ModelVersion = Annotated[str | None, typer.Option(help="Version of the model, written into the file.")]
+TrainingData = Annotated[str | None, typer.Option(help="What it was trained on, written into the file.")]
+Metrics = Annotated[Path | None, typer.Option(help="JSON file of measured figures, written into the file.")]
+
+
+def load_module(
+    target: str,
+    checkpoint: Path | None,
+    io: str = "as-is",
+    version: str | None = None,
+    training_data: str | None = None,
+    metrics: Path | None = None,
+) -> StepModule:
+    """Make the module that the arguments describe."""
+    from streamproc.errors import ConfigError
+
+    from ..target import SHIPPED, load_target
+    from ..waveform import WaveformModel
+
+    try:
+        figures = json.loads(metrics.read_text()) if metrics else None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{metrics}: not a JSON file that can be read ({error})") from error
+    if target in SHIPPED and checkpoint is None:
+        typer.secho("warning: no --checkpoint, the weights are untrained", fg="yellow", err=True)
+    given: dict[str, Any] = {"version": version, "training_data": training_data, "metrics": figures}
+    module = load_target(target, checkpoint, **{name: value for name, value in given.items() if value is not None})
+    return WaveformModel(module).eval() if io == "waveform" else module
+
+
+def export_and_report(
+    export: Callable[[StepModule, Path, int], dict[str, Comparison]], module: StepModule, out: Path, steps: int
+) -> None:
+    """Export, print the proof, and say what was written."""
+    from rich.console import Console
+
+    from ..verify import print_table
+
+    console = Console()
+    with console.status(f"exporting {module.spec.name} and proving {steps} steps"):
+        comparisons = export(module, out, steps)
+    print_table(comparisons, console)
+    spec = module.spec
+    frame_latency_ms = 1000 * (spec.hop + spec.latency) / spec.sample_rate
+    console.print(
+        f"wrote [bold]{out}[/] ({out.stat().st_size / 1e6:.2f} MB): {spec.name} {spec.version}, {spec.io}, "
+        f"{spec.sample_rate} Hz, hop {spec.hop}, frame latency {frame_latency_ms:.1f} ms"
+    )

@@ -1,0 +1,36 @@
+"""``python -m export verify``: prove that every form of a model computes the same."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import _shared as args
+
+
+def verify(
+    target: args.Target,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Model files; none: export both kinds and throw away.")
+    ] = None,
+    checkpoint: args.Checkpoint = None,
+    io: args.Io = "as-is",
+    steps: args.Steps = 512,
+) -> None:
+    """Compare offline, step by step, TorchScript and ONNX: outputs and every state, from a state that is not zero."""
+    from ..to_onnx import export_onnx
+    from ..to_torchscript import export_torchscript
+    from ..verify import compare, print_table, require_parity
+
+    module = args.load_module(target, checkpoint, io)
+    if files:
+        comparisons = compare(module, files, steps)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            comparisons = export_onnx(module, Path(folder, "model.onnx"), steps)
+            comparisons |= export_torchscript(module, Path(folder, "model.ts"), steps)
+    print_table(comparisons)
+    require_parity(comparisons)
