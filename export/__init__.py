@@ -1,0 +1,1 @@
+"""The offline house: models, training, export and proof. Needs torch; the runtime never imports it."""

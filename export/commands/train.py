@@ -1,0 +1,51 @@
+"""``python -m export train``: train a denoiser on two folders of sound."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    name: Annotated[str, typer.Option(help="Folder of the run below --runs; an old run of this name goes on.")],
+    minutes: Annotated[float | None, typer.Option(help="Training time over all sessions.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Or: number of steps (reproducible to the bit).")] = None,
+    speech: Annotated[Path, typer.Option(help="Folder of clean speech.")] = Path("../shared/data/train/speech"),
+    noise: Annotated[Path, typer.Option(help="Folder of noise.")] = Path("../shared/data/train/noise"),
+    rooms: Annotated[Path, typer.Option(help="Folder of measured room responses.")] = Path("../shared/data/rir"),
+    val_speech: Annotated[Path, typer.Option(help="Speech never trained on.")] = Path("../shared/data/val/speech"),
+    val_noise: Annotated[Path, typer.Option(help="Noise never trained on.")] = Path("../shared/data/val/noise"),
+    cache: Annotated[Path, typer.Option(help="Where decoded sound is kept.")] = Path("cache"),
+    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    model_config: Annotated[str, typer.Option(help="Fields of the model's configuration, as JSON.")] = "{}",
+    batch: Annotated[int, typer.Option(min=1)] = 32,
+    seconds: Annotated[float, typer.Option(help="Length of an item.")] = 2.0,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
+    seed: Annotated[int, typer.Option()] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Threads, one core each; 1 on cuda.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin again instead of going on.")] = False,
+) -> None:
+    """Train a denoiser; stop with Ctrl-C and go on with the same command."""
+    from ..data.mixing import MixConfig
+    from ..train import TrainConfig
+    from ..train import train as run_training
+
+    try:
+        config = TrainConfig(
+            name=name, minutes=minutes, steps=steps, speech=str(speech), noise=str(noise),
+            rooms=str(rooms) if rooms.is_dir() else "", val_speech=str(val_speech) if val_speech.is_dir() else "",
+            val_noise=str(val_noise), cache_dir=str(cache), runs_dir=str(runs), model_config=json.loads(model_config),
+            mix=MixConfig(seconds=seconds), batch=batch, lr=lr, seed=seed, workers=workers, device=device,
+        )  # fmt: skip
+        run_training(config, resume=not fresh, report=lambda line: typer.echo(line))
+    except (ValueError, FileNotFoundError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    typer.run(train)

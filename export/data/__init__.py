@@ -1,0 +1,1 @@
+"""From folders of sound to noisy and clean training items."""

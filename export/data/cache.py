@@ -1,0 +1,207 @@
+"""Sound folders decoded once into one memory-mapped int16 array at the training rate."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile as sf
+import soxr
+
+FORMAT = 2
+"""Raised when the layout of the cache changes, so that an old cache is rebuilt rather than misread."""
+
+_PEAK = 0.95
+_ENVELOPE_MS = 20
+_ACTIVE_BELOW_LOUD_DB = 30.0
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording inside a sound file: what `index.csv` says, or the whole file where there is no index."""
+
+    path: Path
+    start: int
+    length: int | None
+    sample_rate: int | None
+    speaker: str
+    category: str
+    source: str
+
+
+class SoundCache:
+    """Clips of one folder as a memory map.
+
+    Attributes
+    ----------
+    samples : int16 [total]
+        All clips end to end, each scaled to a peak of 0.95: level is drawn again when mixing, and small clips keep
+        their resolution.
+    start, length : int64 [clips]
+        Where each clip lies, in samples at `sample_rate`.
+    bandwidth_hz : float32 [clips]
+        Half the rate that the file was stored at (never more than half of `sample_rate`): there is nothing above.
+    active_rms : float32 [clips]
+        RMS over the 20 ms pieces within 30 dB of the loud ones, for a clip scaled as stored (full scale = 1): the
+        level of the sound without its pauses.
+    speaker, category, source : list of str, one per clip
+    """
+
+    def __init__(self, folder: Path) -> None:
+        meta = json.loads((folder / "index.json").read_text())
+        self.sample_rate: int = meta["sample_rate"]
+        self.start = np.asarray(meta["start"], dtype=np.int64)
+        self.length = np.asarray(meta["length"], dtype=np.int64)
+        self.bandwidth_hz = np.asarray(meta["bandwidth_hz"], dtype=np.float32)
+        self.active_rms = np.asarray(meta["active_rms"], dtype=np.float32)
+        self.speaker: list[str] = meta["speaker"]
+        self.category: list[str] = meta["category"]
+        self.source: list[str] = meta["source"]
+        self.samples: npt.NDArray[np.int16] = np.memmap(folder / "samples.i16", dtype=np.int16, mode="r")
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def hours(self) -> float:
+        """Audio in the cache, in hours."""
+        return float(self.length.sum() / self.sample_rate / 3600)
+
+    def read(self, clip: int, offset: int = 0, frames: int | None = None) -> npt.NDArray[np.float32]:
+        """Return `frames` samples of one clip from `offset` (fewer at its end) as float32 in [-1, 1]."""
+        begin = int(self.start[clip]) + offset
+        end = int(self.start[clip] + self.length[clip])
+        if frames is not None:
+            end = min(end, begin + frames)
+        return self.samples[begin:end].astype(np.float32) * np.float32(1 / 32767)
+
+
+def list_clips(folder: Path) -> list[Clip]:
+    """Find the clips of a folder: the rows of its ``index.csv``, or every sound file below it.
+
+    Without an index, a file's sub-folder names its speaker (and category), or each file is its own speaker.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder; give a folder of sound files")
+    index = folder / "index.csv"
+    if index.is_file():
+        with index.open(newline="") as rows:
+            clips = [_clip_of_row(folder, row) for row in csv.DictReader(rows)]
+    else:
+        known = {f".{name.lower()}" for name in sf.available_formats()} | {".opus", ".aif"}
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in known)
+        clips = [_clip_of_file(folder, path) for path in files]
+    if not clips:
+        raise FileNotFoundError(f"{folder} holds no sound that soundfile can read; wav, flac, ogg, opus, mp3 work")
+    return clips
+
+
+def open_cache(folder: Path | str, cache_dir: Path | str, sample_rate: int = 48_000) -> SoundCache:
+    """Return the cache of a folder, decoding it first where it is missing or the folder has changed.
+
+    Parameters
+    ----------
+    folder : path
+        Sound files, with or without an ``index.csv`` as in `list_clips`.
+    cache_dir : path
+        Where caches live; each folder gets a sub-folder named by its content.
+    sample_rate : int
+        Rate in Hz of the cache; other rates are converted by soxr (VHQ).
+    """
+    folder = Path(folder)
+    clips = list_clips(folder)
+    target = Path(cache_dir) / f"{folder.parent.name}-{folder.name}-{_fingerprint(clips, sample_rate)}"
+    if not (target / "index.json").is_file():
+        _decode(clips, target, sample_rate)
+    return SoundCache(target)
+
+
+def active_rms(samples: npt.NDArray[np.float32], sample_rate: int) -> float:
+    """RMS of a clip over its active 20 ms pieces (0 for silence). `samples` is float32 [frames]."""
+    piece = max(1, sample_rate * _ENVELOPE_MS // 1000)
+    whole = samples[: max(1, len(samples) // piece) * piece]
+    if not whole.size:
+        return 0.0
+    power = np.square(whole, dtype=np.float64).reshape(-1, min(piece, whole.size)).mean(axis=1)
+    loud = float(np.quantile(power, 0.95))
+    return float(np.sqrt(power[power >= loud * 10 ** (-_ACTIVE_BELOW_LOUD_DB / 10)].mean()))
+
+
+def _clip_of_row(folder: Path, row: dict[str, str]) -> Clip:
+    return Clip(
+        path=folder / row["file"],
+        start=int(row.get("start") or 0),
+        length=int(row["length"]) if row.get("length") else None,
+        sample_rate=int(row["sample_rate"]) if row.get("sample_rate") else None,
+        speaker=row.get("speaker") or row.get("source") or row["file"],
+        category=row.get("category") or "",
+        source=row.get("source") or "",
+    )
+
+
+def _clip_of_file(folder: Path, path: Path) -> Clip:
+    parts = path.relative_to(folder).parts
+    group = parts[0] if len(parts) > 1 else path.stem
+    return Clip(path, 0, None, None, speaker=group, category=group if len(parts) > 1 else "", source=folder.name)
+
+
+def _fingerprint(clips: Sequence[Clip], sample_rate: int) -> str:
+    digest = hashlib.sha256(f"{FORMAT} {sample_rate}".encode())
+    stats = {path: os.stat(path) for path in {clip.path for clip in clips}}
+    for clip in clips:
+        stat = stats[clip.path]
+        digest.update(f"{clip.path.name} {stat.st_size} {stat.st_mtime_ns} {clip.start} {clip.length}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _decode(clips: Sequence[Clip], target: Path, sample_rate: int) -> None:
+    """Decode, convert and write all clips; the index is renamed into place last, so half a cache is no cache."""
+    target.mkdir(parents=True, exist_ok=True)
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("start", "length", "bandwidth_hz", "active_rms", "speaker", "category", "source")
+    }
+    position = 0
+    with (target / "samples.i16").open("wb") as out:
+        for clip, samples, stored_rate in _decoded(clips):
+            if stored_rate != sample_rate:
+                samples = soxr.resample(samples, stored_rate, sample_rate, quality="VHQ").astype(np.float32)
+            peak = float(np.abs(samples).max(initial=0.0))
+            if not np.isfinite(peak) or peak == 0.0:
+                continue
+            samples = samples * np.float32(_PEAK / peak)
+            out.write(np.round(samples * 32767).astype("<i2").tobytes())
+            row = (position, len(samples), min(stored_rate, sample_rate) / 2, active_rms(samples, sample_rate))
+            for name, value in zip(columns, (*row, clip.speaker, clip.category, clip.source), strict=True):
+                columns[name].append(value)
+            position += len(samples)
+    if not position:
+        raise ValueError(f"every clip for {target.name} is silent or empty; nothing to train on")
+    partial = target / "index.json.partial"
+    partial.write_text(json.dumps({"sample_rate": sample_rate, **columns}))
+    partial.replace(target / "index.json")
+
+
+def _decoded(clips: Sequence[Clip]) -> Iterator[tuple[Clip, npt.NDArray[np.float32], int]]:
+    """Yield every clip with its mono samples, decoding each file once."""
+    by_file: dict[Path, list[Clip]] = {}
+    for clip in clips:
+        by_file.setdefault(clip.path, []).append(clip)
+    for path, members in by_file.items():
+        whole, stored_rate = sf.read(path, dtype="float32", always_2d=True)
+        mono = whole.mean(axis=1)
+        for clip in members:
+            # libsndfile decodes Opus at 48 kHz whatever the file was made from; the index knows the origin.
+            scale = stored_rate / clip.sample_rate if clip.sample_rate else 1.0
+            begin = round(clip.start * scale)
+            end = len(mono) if clip.length is None else begin + round(clip.length * scale)
+            samples = mono[begin:end]
+            if len(samples):
+                yield clip, samples, stored_rate

@@ -1,0 +1,379 @@
+"""Noisy mixtures drawn on the fly: batch `i` is a pure function of the seed and `i`, so resuming is exact."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from .cache import SoundCache, open_cache
+from .rooms import RoomPool, open_rooms
+from .synthetic import open_synthetic
+
+Audio = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    """What is drawn for every item. Probabilities are per item; ranges are uniform unless said otherwise.
+
+    Parameters
+    ----------
+    sample_rate : int
+        Hz.
+    seconds : float
+        Length of an item.
+    snr_db : (low, mode, high)
+        Triangular; active speech power over the power of the whole noise.
+    level_db : (low, high)
+        Active speech level in dBFS (of the noise, where there is no speech).
+    p_noise_only, p_speech_only : float
+        Items without speech (target: silence) and without noise (target: the item).
+    p_more_noise : float
+        Chance of a second noise, and again of a third.
+    p_synthetic, p_babble : float
+        Chance that a noise is synthetic, or one to five other talkers; else it is a recording.
+    p_room, p_eq, p_band_limit, p_clip : float
+        Chance of a room on the speech, of colouration (speech and noise apart), of a narrow band, of clipping.
+    p_pause : float
+        Chance of starting or ending the speech inside the item: a cold start in noise.
+    p_full_band : float
+        Chance that the talker is one recorded at the full rate, where there are both kinds.
+    max_speaker_weight_minutes : float
+        A speaker counts by the square root of its minutes up to this many: big voices do not take over.
+    """
+
+    sample_rate: int = 48_000
+    seconds: float = 2.0
+    snr_db: tuple[float, float, float] = (-10.0, 5.0, 30.0)
+    level_db: tuple[float, float] = (-43.0, -13.0)
+    p_noise_only: float = 0.04
+    p_speech_only: float = 0.05
+    p_more_noise: float = 0.25
+    p_synthetic: float = 0.35
+    p_babble: float = 0.12
+    p_room: float = 0.4
+    p_eq: float = 0.6
+    p_band_limit: float = 0.12
+    p_clip: float = 0.03
+    p_pause: float = 0.2
+    p_full_band: float = 0.25
+    max_speaker_weight_minutes: float = 12.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items that are ready to train on.
+
+    Attributes
+    ----------
+    noisy, clean : float32 [items, frames]
+    bandwidth_hz : float32 [items]
+        Highest frequency at which `clean` says anything; above it there must be no loss.
+    has_speech : bool [items]
+    snr_db : float32 [items]
+        What was asked for (NaN where speech or noise is missing).
+    """
+
+    noisy: Audio
+    clean: Audio
+    bandwidth_hz: npt.NDArray[np.float32]
+    has_speech: npt.NDArray[np.bool_]
+    snr_db: npt.NDArray[np.float32]
+
+
+class Mixer:
+    """Draws batches from decoded speech and noise.
+
+    Parameters
+    ----------
+    speech, noise : SoundCache
+    config : MixConfig
+    seed : int
+    synthetic : int16 [clips, frames], optional
+        Pool from `open_synthetic`; without it every noise is a recording or babble.
+    rooms : RoomPool, optional
+    """
+
+    def __init__(
+        self,
+        speech: SoundCache,
+        noise: SoundCache,
+        config: MixConfig | None = None,
+        seed: int = 0,
+        synthetic: npt.NDArray[np.int16] | None = None,
+        rooms: RoomPool | None = None,
+    ) -> None:
+        self.config = config or MixConfig()
+        self.seed = seed
+        self.speech, self.noise, self.synthetic, self.rooms = speech, noise, synthetic, rooms
+        for cache in (speech, noise):
+            if cache.sample_rate != self.config.sample_rate:
+                raise ValueError(f"cache at {cache.sample_rate} Hz cannot serve a mixer at {self.config.sample_rate}")
+        self.frames = round(self.config.seconds * self.config.sample_rate)
+        self._speech_weight = _speaker_weights(speech, self.config)
+        # Long recordings hold more to hear than short ones, but not in proportion.
+        self._noise_weight = np.sqrt(np.minimum(noise.length / noise.sample_rate, 60.0))
+        self._noise_weight /= self._noise_weight.sum()
+        self._room_frames = rooms.full.shape[1] if rooms is not None and len(rooms) else 1
+        self._n_fft = scipy.fft.next_fast_len(self.frames + self._room_frames - 1, real=True)
+        self._frequency = np.fft.rfftfreq(self._n_fft, 1 / self.config.sample_rate).astype(np.float32)
+        self._octave_grid, self._octave_index, self._octave_blend = _octave_interpolation(self._frequency)
+        if rooms is not None and len(rooms):
+            self._room_full = scipy.fft.rfft(rooms.full, self._n_fft).astype(np.complex64)
+            self._room_early = scipy.fft.rfft(rooms.early, self._n_fft).astype(np.complex64)
+
+    def batch(self, index: int, n_items: int) -> Batch:
+        """Return batch `index` of `n_items` items; the same arguments give the same batch."""
+        rng = np.random.default_rng([self.seed, index])
+        cfg = self.config
+        kind = rng.random(n_items)
+        has_speech = kind >= cfg.p_noise_only
+        has_noise = ~has_speech | (kind < 1.0 - cfg.p_speech_only)
+
+        speech = np.zeros((n_items, self.frames), np.float32)
+        noise = np.zeros((n_items, self.frames), np.float32)
+        bandwidth = np.full(n_items, cfg.sample_rate / 2, np.float32)
+        for item in range(n_items):
+            if has_speech[item]:
+                speech[item], bandwidth[item] = self._draw_speech(rng)
+            if has_noise[item]:
+                noise[item] = self._draw_noise(rng)
+        speech, target, noise, bandwidth = self._colour(rng, speech, noise, bandwidth)
+
+        low, mode, high = cfg.snr_db
+        snr_db = rng.triangular(low, mode, high, size=n_items).astype(np.float32)
+        level = (10 ** (rng.uniform(*cfg.level_db, size=n_items) / 20)).astype(np.float32)
+        speech_rms = _loud_rms(target, cfg.sample_rate)
+        noise_rms = np.sqrt(np.mean(noise**2, axis=1) + 1e-20)
+        # Speech that came out silent (a pause was drawn) is an item without speech.
+        has_speech &= speech_rms > 1e-5
+        both = has_speech & has_noise
+        noise_gain = np.where(both, speech_rms / noise_rms * 10 ** (-snr_db / 20), 1.0)
+        noise *= noise_gain[:, None].astype(np.float32)
+        speech *= has_speech[:, None]
+        target *= has_speech[:, None]
+        reference = np.where(has_speech, speech_rms, noise_rms)
+        gain = level / np.maximum(reference, 1e-9)
+        noisy = speech + noise
+        peak = np.abs(noisy).max(axis=1) * gain
+        gain = np.minimum(gain, gain * 0.99 / np.maximum(peak, 1e-9)).astype(np.float32)
+        noisy *= gain[:, None]
+        target *= gain[:, None]
+        self._clip(rng, noisy)
+        snr_db[~both] = np.nan
+        return Batch(noisy, target, bandwidth, has_speech, snr_db)
+
+    def _draw_speech(self, rng: np.random.Generator) -> tuple[Audio, float]:
+        """One talker for the whole item: clips of the same speaker one after another, short pauses between."""
+        out = np.zeros(self.frames, np.float32)
+        speaker = rng.choice(len(self._speech_weight[0]), p=self._speech_weight[1])
+        clips = self._speech_weight[0][speaker]
+        rate = self.config.sample_rate
+        position, bandwidth, first = 0, rate / 2, True
+        pause = rng.random() < self.config.p_pause
+        if pause and rng.random() < 0.6:
+            position = int(rng.uniform(0.1, 0.6) * self.frames)
+        end = int(rng.uniform(0.5, 0.9) * self.frames) if pause and position == 0 else self.frames
+        while position < end:
+            clip = int(rng.choice(clips))
+            length = int(self.speech.length[clip])
+            spare = length - (end - position)
+            offset = int(rng.integers(0, spare)) if first and spare > 0 else 0
+            piece = self.speech.read(clip, offset, end - position)
+            out[position : position + len(piece)] = piece / max(float(self.speech.active_rms[clip]), 1e-4)
+            bandwidth = min(bandwidth, float(self.speech.bandwidth_hz[clip]))
+            position += len(piece) + int(rng.uniform(0.05, 0.5) * rate)
+            first = False
+        return out * np.float32(0.05), bandwidth
+
+    def _draw_noise(self, rng: np.random.Generator) -> Audio:
+        cfg = self.config
+        total = self._draw_one_noise(rng)
+        for _ in range(2):
+            if rng.random() >= cfg.p_more_noise:
+                break
+            total += self._draw_one_noise(rng) * np.float32(10 ** (rng.uniform(-12.0, 3.0) / 20))
+        return total
+
+    def _draw_one_noise(self, rng: np.random.Generator) -> Audio:
+        """One noise at RMS 0.05: synthetic, other talkers, or a recording repeated until it is long enough."""
+        kind = rng.random()
+        if self.synthetic is not None and kind < self.config.p_synthetic:
+            row = self.synthetic[rng.integers(len(self.synthetic))]
+            offset = int(rng.integers(0, max(1, len(row) - self.frames + 1)))
+            out = row[offset : offset + self.frames].astype(np.float32)
+            out = np.pad(out, (0, self.frames - len(out)), mode="wrap") if len(out) < self.frames else out
+        elif kind > 1.0 - self.config.p_babble:
+            out = np.zeros(self.frames, np.float32)
+            for _ in range(rng.integers(2, 7)):
+                out += self._draw_speech(rng)[0] * np.float32(10 ** (rng.uniform(-8.0, 0.0) / 20))
+        else:
+            clip = int(rng.choice(len(self.noise), p=self._noise_weight))
+            length = int(self.noise.length[clip])
+            offset = int(rng.integers(0, max(1, length - self.frames + 1)))
+            out = self.noise.read(clip, offset, self.frames)
+            while len(out) < self.frames:
+                out = np.concatenate([out, self.noise.read(clip, 0, self.frames - len(out))])
+        return out * np.float32(0.05 / np.sqrt(np.mean(out**2, dtype=np.float64) + 1e-12))
+
+    def _colour(
+        self, rng: np.random.Generator, speech: Audio, noise: Audio, bandwidth: npt.NDArray[np.float32]
+    ) -> tuple[Audio, Audio, Audio, npt.NDArray[np.float32]]:
+        """Rooms, microphones and band limits in one multiplication per spectrum."""
+        cfg = self.config
+        n_items = len(speech)
+        speech_spectrum = scipy.fft.rfft(speech, self._n_fft)
+        noise_spectrum = scipy.fft.rfft(noise, self._n_fft)
+        speech_spectrum *= self._random_eq(rng, n_items, cfg.p_eq)
+        noise_spectrum *= self._random_eq(rng, n_items, cfg.p_eq)
+        limited = rng.random(n_items) < cfg.p_band_limit
+        # 16 kHz speech without anything above 8 kHz is what a wide-band call sounds like: half of them stay so.
+        narrow = (bandwidth < cfg.sample_rate / 2 - 1) & (rng.random(n_items) < 0.4)
+        edges = rng.choice([3400.0, 3800.0, 5000.0, 7000.0, 8000.0, 11000.0, 15000.0], size=n_items)
+        for item in range(n_items):
+            if limited[item] or narrow[item]:
+                edge = min(edges[item], bandwidth[item]) if limited[item] else bandwidth[item]
+                roll = np.clip((self._frequency - edge * 0.94) / (edge * 0.06), 0.0, 1.0)
+                taper = np.float32(0.5) * (1 + np.cos(np.float32(np.pi) * roll))
+                speech_spectrum[item] *= taper
+                noise_spectrum[item] *= taper
+                bandwidth[item] = cfg.sample_rate / 2  # the item is whole as it stands: nothing above, in or out
+        target_spectrum = speech_spectrum
+        if self.rooms is not None and len(self.rooms):
+            target_spectrum = speech_spectrum.copy()
+            room = rng.integers(0, len(self.rooms), size=n_items)
+            for item in np.flatnonzero(rng.random(n_items) < cfg.p_room):
+                target_spectrum[item] *= self._room_early[room[item]]
+                speech_spectrum[item] *= self._room_full[room[item]]
+        noise_out = scipy.fft.irfft(noise_spectrum, self._n_fft)[:, : self.frames]
+        speech_out = scipy.fft.irfft(speech_spectrum, self._n_fft)[:, : self.frames]
+        target_out = speech_out.copy()
+        if target_spectrum is not speech_spectrum:
+            target_out = scipy.fft.irfft(target_spectrum, self._n_fft)[:, : self.frames]
+        return speech_out, target_out, noise_out, bandwidth
+
+    def _random_eq(self, rng: np.random.Generator, n_items: int, probability: float) -> Audio:
+        """Smooth gains [items, bins]: a random walk over octaves, +-6 dB, a few dB of tilt, some high-passed."""
+        knots_db = rng.normal(size=(n_items, len(self._octave_grid))) * 2.5
+        knots_db += rng.uniform(-1.5, 1.5, size=(n_items, 1)) * (self._octave_grid - 4.0)
+        high_pass = rng.random(n_items) < 0.3
+        knots_db[high_pass] -= np.maximum(3.0 - self._octave_grid, 0.0) * 8.0
+        knots_db[rng.random(n_items) >= probability] = 0.0
+        knots = np.clip(knots_db, -30.0, 12.0).astype(np.float32)
+        left = knots[:, self._octave_index]
+        gain_db = left + (knots[:, self._octave_index + 1] - left) * self._octave_blend
+        gain_db *= np.float32(np.log(10.0) / 20.0)
+        return np.exp(gain_db, out=gain_db)
+
+    def _clip(self, rng: np.random.Generator, noisy: Audio) -> None:
+        """Overdriven microphones: the mixture is flattened at 30-90% of its peak, the target stays whole."""
+        for item in np.flatnonzero(rng.random(len(noisy)) < self.config.p_clip):
+            ceiling = rng.uniform(0.3, 0.9) * float(np.abs(noisy[item]).max())
+            np.clip(noisy[item], -ceiling, ceiling, out=noisy[item])
+
+
+def open_mixer(
+    speech: Path | str,
+    noise: Path | str,
+    cache_dir: Path | str,
+    config: MixConfig | None = None,
+    seed: int = 0,
+    measured_rooms: Path | None = None,
+    n_synthetic: int = 400,
+    n_rooms: int = 160,
+) -> Mixer:
+    """Return a mixer over two folders, building whatever of the cache is missing."""
+    config = config or MixConfig()
+    synthetic = open_synthetic(cache_dir, config.sample_rate, n_synthetic) if n_synthetic else None
+    rooms = open_rooms(cache_dir, config.sample_rate, n_rooms, measured_rooms) if n_rooms or measured_rooms else None
+    return Mixer(
+        open_cache(speech, cache_dir, config.sample_rate),
+        open_cache(noise, cache_dir, config.sample_rate),
+        config,
+        seed,
+        synthetic,
+        rooms,
+    )
+
+
+def prefetch(mixer: Mixer, first: int, n_items: int, depth: int = 3) -> Generator[Batch, None, None]:
+    """Yield batches `first`, `first + 1`, ... made by a thread that stays `depth` ahead.
+
+    A thread is enough: the work is in FFTs and array arithmetic, which release the interpreter.
+    """
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def produce() -> None:
+        index = first
+        while not stop.is_set():
+            try:
+                item: Batch | BaseException = mixer.batch(index, n_items)
+            except BaseException as error:  # handed to the consumer, who raises it
+                item = error
+            while not stop.is_set():
+                try:
+                    ready.put(item, timeout=0.2)
+                    break
+                except queue.Full:
+                    continue
+            index += 1
+
+    thread = threading.Thread(target=produce, name="mixer", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _speaker_weights(
+    speech: SoundCache, config: MixConfig
+) -> tuple[list[npt.NDArray[np.int64]], npt.NDArray[np.float64]]:
+    """Clips of every speaker, and how often each speaker is drawn."""
+    groups: dict[str, list[int]] = {}
+    for clip, (source, speaker) in enumerate(zip(speech.source, speech.speaker, strict=True)):
+        # Clips of unknown speakers come from many: sixteen neighbours stand in for one voice.
+        name = f"{source}/{clip // 16}" if speaker in {"", "unlabelled"} else speaker
+        groups.setdefault(name, []).append(clip)
+    clips = [np.asarray(own) for own in groups.values()]
+    minutes = np.array([speech.length[own].sum() for own in clips]) / speech.sample_rate / 60
+    weight = np.sqrt(np.minimum(minutes, config.max_speaker_weight_minutes))
+    full = np.array([speech.bandwidth_hz[own].min() >= speech.sample_rate / 2 - 1 for own in clips])
+    if full.any() and not full.all():
+        weight[full] *= config.p_full_band / weight[full].sum()
+        weight[~full] *= (1.0 - config.p_full_band) / weight[~full].sum()
+    return clips, weight / weight.sum()
+
+
+def _octave_interpolation(
+    frequency: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Grid of octaves above 40 Hz in half-octave knots, and where each bin lies between two of them."""
+    grid = np.arange(0.0, 10.0, 0.5)
+    octave = np.log2(np.maximum(frequency, 40.0) / 40.0)
+    place = np.clip(octave / 0.5, 0.0, len(grid) - 1.001)
+    index = place.astype(np.int64)
+    return grid, index, (place - index).astype(np.float32)
+
+
+def _loud_rms(samples: Audio, sample_rate: int) -> npt.NDArray[np.float32]:
+    """RMS [items] over the 20 ms pieces within 30 dB of an item's loud ones; zero for silence."""
+    piece = sample_rate // 50
+    whole = samples.shape[1] // piece * piece
+    power = np.square(samples[:, :whole]).reshape(len(samples), -1, piece).mean(axis=2)
+    active = power >= np.quantile(power, 0.95, axis=1, keepdims=True) * 1e-3
+    active &= power > 0
+    return np.sqrt((power * active).sum(axis=1) / np.maximum(active.sum(axis=1), 1)).astype(np.float32)

@@ -1,0 +1,55 @@
+"""Models that train on whole sequences and run one step at a time."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .base import StreamableModel, enhance, istft, stft
+from .denoiser import GruDenoiser, GruDenoiserConfig
+
+__all__ = [
+    "GruDenoiser",
+    "GruDenoiserConfig",
+    "StreamableModel",
+    "build_model",
+    "describe_model",
+    "enhance",
+    "istft",
+    "load_checkpoint",
+    "stft",
+]
+
+_MODELS: dict[str, tuple[type[Any], type[Any]]] = {"GruDenoiser": (GruDenoiser, GruDenoiserConfig)}
+"""Models that the trainer knows by name, each with its configuration."""
+
+
+def build_model(name: str, config: dict[str, Any] | None = None) -> StreamableModel:
+    """Make an untrained model by class name, with any of its configuration's fields."""
+    if name not in _MODELS:
+        raise ValueError(f"model {name!r} is unknown; known are {', '.join(_MODELS)}")
+    model_class, config_class = _MODELS[name]
+    model: StreamableModel = model_class(config_class(**(config or {})))
+    return model
+
+
+def describe_model(model: StreamableModel) -> dict[str, Any]:
+    """Return what `build_model` needs to make this model again."""
+    return {"model": type(model).__name__, "model_config": asdict(model.config)}  # type: ignore[arg-type]
+
+
+def load_checkpoint(path: Path | str) -> StreamableModel:
+    """Return a trained model in evaluation mode, from an ``ema.pt`` or a whole training checkpoint.
+
+    Parameters
+    ----------
+    path : path
+        A file that `export.train` wrote. It is read with ``weights_only``: no code in it is run.
+    """
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    model = build_model(stored["model"], stored["model_config"])
+    model.load_state_dict(stored["ema"])
+    return model.eval()

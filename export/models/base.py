@@ -1,0 +1,140 @@
+"""What a streamable model is, and the differentiable framing that trains it exactly as the runtime runs it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from streamproc.spec import ModelSpec
+from streamproc.windows import window_pair
+
+
+class StreamableModel(nn.Module, ABC):
+    """A pure function from frames and states to frames and next states.
+
+    A subclass sets `spec` and writes `sequence`; `step` is the same code with one frame, so what was trained is
+    what runs. Nothing may be kept in the module between calls, and no frame may see a later one.
+    """
+
+    spec: ModelSpec
+
+    @abstractmethod
+    def sequence(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """Run any number of steps.
+
+        Parameters
+        ----------
+        frames : float32 [channels, steps, *spec.frame_shape]
+        *states : [channels, *shape], in the order of ``spec.states``
+
+        Returns
+        -------
+        out : as `frames`
+        *next_states : as `states`
+        """
+
+    def step(self, frame: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """Run one step: `frame` is float32 [channels, *spec.frame_shape]."""
+        out, *next_states = self.sequence(frame.unsqueeze(1), *states)
+        return (out.squeeze(1), *next_states)
+
+    def init_state(self, n_channels: int) -> tuple[Tensor, ...]:
+        """Return every state at its initial value, on the device of the weights."""
+        reference = next(self.parameters(), torch.empty(0))
+        return tuple(
+            torch.full(
+                (n_channels, *state.shape), state.init, dtype=getattr(torch, state.dtype), device=reference.device
+            )
+            for state in self.spec.states
+        )
+
+    def calibrate(self, frames: Tensor) -> None:
+        """Set fixed constants of the model from example input, once, before training. Does nothing here.
+
+        Parameters
+        ----------
+        frames : float32 [channels, steps, *spec.frame_shape]
+        """
+
+    def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """`sequence`, from the initial state where none is given."""
+        return self.sequence(frames, *(states or self.init_state(frames.shape[0])))
+
+
+def stft(samples: Tensor, spec: ModelSpec) -> Tensor:
+    """Return spectra exactly as the streaming runtime makes them.
+
+    Frame ``t`` is the unnormalised real FFT of the `analysis_window` newest samples ending at sample
+    ``(t + 1) * hop``, windowed; before the start there are zeros, and the last hop is completed with zeros.
+
+    Parameters
+    ----------
+    samples : [channels, frames]
+
+    Returns
+    -------
+    [channels, steps, bins, 2]
+        Real and imaginary parts; ``steps = ceil(frames / hop)``.
+    """
+    analysis, _ = _windows(spec, samples.device, samples.dtype)
+    missing = -samples.shape[-1] % spec.hop
+    padded = functional.pad(samples, (spec.fft_size - spec.hop, missing))
+    return torch.view_as_real(torch.fft.rfft(padded.unfold(-1, spec.fft_size, spec.hop) * analysis))
+
+
+def istft(spectrum: Tensor, spec: ModelSpec) -> Tensor:
+    """Synthesise samples exactly as the streaming runtime does: late by ``window - hop`` samples.
+
+    Parameters
+    ----------
+    spectrum : [channels, steps, bins, 2]
+
+    Returns
+    -------
+    [channels, steps * hop]
+        Sample ``n`` describes input sample ``n - (window - hop)``.
+    """
+    _, synthesis = _windows(spec, spectrum.device, spectrum.dtype)
+    frames = torch.fft.irfft(torch.view_as_complex(spectrum.contiguous()), spec.fft_size)
+    pieces = frames[..., -spec.window :] * synthesis
+    channels, steps, _ = pieces.shape
+    n_overlap = spec.window // spec.hop
+    pieces = pieces.reshape(channels, steps, n_overlap, spec.hop)
+    # Hop t of the output is the first hop of frame t's window, plus the later hops of the frames before it.
+    out = pieces[:, :, 0]
+    for late in range(1, n_overlap):
+        out = out + functional.pad(pieces[:, :, late], (0, 0, late, 0))[:, :steps]
+    return out.reshape(channels, steps * spec.hop)
+
+
+def enhance(model: StreamableModel, samples: Tensor) -> Tensor:
+    """Run a spectrum model over whole signals; output aligned with and as long as the input.
+
+    Parameters
+    ----------
+    samples : float32 [channels, frames]
+    """
+    n, delay = samples.shape[-1], model.spec.window - model.spec.hop
+    spectrum = stft(functional.pad(samples, (0, delay)), model.spec)
+    return istft(model(spectrum)[0], model.spec)[..., delay : delay + n]
+
+
+@lru_cache(maxsize=16)
+def _windows_of(
+    kind: str, analysis_window: int, window: int, hop: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    analysis, synthesis = window_pair(kind, analysis_window, window, hop)  # type: ignore[arg-type]
+    return (
+        torch.as_tensor(analysis, device=device, dtype=dtype),
+        torch.as_tensor(synthesis, device=device, dtype=dtype),
+    )
+
+
+def _windows(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    if spec.window_kind is None:
+        raise ValueError(f"model {spec.name!r} takes {spec.io}, not spectra: it has no windows")
+    return _windows_of(spec.window_kind, spec.fft_size, spec.window, spec.hop, device, dtype)

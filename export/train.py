@@ -1,0 +1,470 @@
+"""The training loop: read top to bottom, nothing is hidden elsewhere.
+
+A run lives in ``runs/<name>``: ``last.pt`` (everything needed to go on exactly), ``ema.pt`` (averaged weights only, for
+`export.models.load_checkpoint`), ``log.csv`` and ``curves.png``.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import ctypes
+import math
+import os
+import platform
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data.mixing import Batch, MixConfig, open_mixer, prefetch
+from .data.validation import ValidationSet, enhance_all, make_validation_set, measure
+from .losses import LossConfig, denoising_loss
+from .models import StreamableModel, build_model, describe_model, istft, stft
+
+COLUMNS = (
+    "step", "minutes", "hours", "lr", "train_loss", "grad_norm", "frames_per_s", "wait_share",
+    "val_loss", "val_si_sdr", "val_si_sdr_gain", "val_pesq", "val_pesq_gain", "clean_pesq",
+)  # fmt: skip
+
+_CALIBRATION = 2**31
+"""Index of the batch that fixes the feature scaling: one that no run gets to."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run.
+
+    Parameters
+    ----------
+    name : str
+        Folder of the run below `runs_dir`.
+    speech, noise, rooms : str
+        Folders to train on; `rooms` (measured responses) may be empty.
+    val_speech, val_noise : str
+        Folders that are never trained on; empty for no validation.
+    cache_dir, runs_dir : str
+    model : str
+        Class name known to `export.models.build_model`.
+    model_config : dict
+    mix : MixConfig
+    loss : LossConfig
+    batch : int
+        Items per step.
+    steps, minutes : int, float, optional
+        Length of the run, and of its cosine schedule: one of them. A run by steps is reproducible to the bit; a run
+        by minutes of training time ends when it should on a machine that is shared.
+    lr, final_lr : float
+        Learning rate after warm-up, and where the cosine ends.
+    slow_prefix, slow_factor : str, float
+        Parameters under this name learn more slowly: gradients of the complex filter are large.
+    warmup : int
+        Steps of linear warm-up.
+    weight_decay, clip_norm : float
+    ema : float
+        Decay of the averaged weights.
+    seed : int
+    workers : int
+        Threads that each take a part of the batch, one core each. On small recurrent models this is twice as fast as
+        one batch on two threads. 1 on CUDA.
+    device : str
+    save_minutes, validate_minutes, log_seconds : float
+    n_val, n_synthetic, n_rooms : int
+        Validation items, synthetic noises and simulated rooms.
+    """
+
+    name: str = "denoise"
+    speech: str = "../shared/data/train/speech"
+    noise: str = "../shared/data/train/noise"
+    rooms: str = "../shared/data/rir"
+    val_speech: str = "../shared/data/val/speech"
+    val_noise: str = "../shared/data/val/noise"
+    cache_dir: str = "cache"
+    runs_dir: str = "runs"
+    model: str = "GruDenoiser"
+    model_config: dict[str, Any] = field(default_factory=dict)
+    mix: MixConfig = field(default_factory=MixConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    batch: int = 32
+    steps: int | None = None
+    minutes: float | None = None
+    lr: float = 1.5e-3
+    final_lr: float = 2e-5
+    slow_prefix: str = "taps"
+    slow_factor: float = 0.3
+    warmup: int = 200
+    weight_decay: float = 1e-3
+    clip_norm: float = 1.0
+    ema: float = 0.999
+    seed: int = 1
+    workers: int = 2
+    device: str = "cpu"
+    save_minutes: float = 2.0
+    validate_minutes: float = 5.0
+    log_seconds: float = 20.0
+    n_val: int = 40
+    n_synthetic: int = 400
+    n_rooms: int = 160
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError("give a run either steps or minutes: its learning rate falls along one of them")
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes
+    ----------
+    step : int
+    seconds : float
+        Training time over all sessions, validation included.
+    audio_hours : float
+        Audio seen, hours.
+    figures : dict
+        Results of the last validation.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    audio_hours: float = 0.0
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def share(self, config: TrainConfig) -> float:
+        """Part of the schedule that is done, 0..1."""
+        done = self.step / config.steps if config.steps else self.seconds / 60 / (config.minutes or 1.0)
+        return min(1.0, done)
+
+
+def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None] = print) -> Path:
+    """Train until the schedule ends, going on from ``last.pt`` where there is one; return the path of ``ema.pt``.
+
+    Ctrl-C or SIGTERM saves and stops.
+    """
+    _keep_freed_memory()
+    torch.set_num_threads(1)  # parallel over items, not inside operators: see TrainConfig.workers
+    torch.manual_seed(config.seed)
+    device = torch.device(config.device)
+    folder = Path(config.runs_dir) / config.name
+    folder.mkdir(parents=True, exist_ok=True)
+
+    model = build_model(config.model, config.model_config)
+    model.to(device)
+    mix = config.mix
+    mixer = open_mixer(
+        config.speech, config.noise, config.cache_dir, mix, config.seed,
+        Path(config.rooms) if config.rooms else None, config.n_synthetic, config.n_rooms,
+    )  # fmt: skip
+    validation = None
+    if config.val_speech:
+        validation = make_validation_set(
+            config.val_speech, config.val_noise, config.cache_dir, mix.sample_rate, config.n_val
+        )
+    model.calibrate(stft(torch.from_numpy(mixer.batch(_CALIBRATION, config.batch).noisy).to(device), model.spec))
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    slow = [p for name, p in model.named_parameters() if name.startswith(config.slow_prefix)]
+    rest = [p for name, p in model.named_parameters() if not name.startswith(config.slow_prefix)]
+    optimiser = torch.optim.AdamW(
+        [{"params": rest, "factor": 1.0}, {"params": slow, "factor": config.slow_factor}],
+        lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay,
+    )  # fmt: skip
+    progress = Progress()
+    if resume and (folder / "last.pt").is_file():
+        progress = _restore(folder / "last.pt", model, average, optimiser)
+        report(f"resumed {folder} at step {progress.step}, {progress.audio_hours:.1f} h of audio")
+    log = Log(folder / "log.csv", progress.step)
+    n_parameters = sum(p.numel() for p in model.parameters())
+    report(f"{config.model}: {n_parameters} parameters")
+    report(f"speech {mixer.speech.hours:.2f} h, noise {mixer.noise.hours:.2f} h")
+
+    def save() -> None:
+        save_checkpoint(folder, config, model, average, optimiser, progress)
+
+    stopping = Stop()
+    pool = ThreadPoolExecutor(config.workers)
+    now = time.monotonic
+    saved = validated = logged = now()
+    losses: list[float] = []
+    norms: list[float] = []
+    waited = 0.0
+    with pool, stopping, closing(prefetch(mixer, progress.step, config.batch)) as batches:
+        while progress.share(config) < 1.0 and not stopping.asked:
+            began = now()
+            batch = next(batches)
+            waited += now() - began
+            lr = learning_rate(config, progress)
+            for group in optimiser.param_groups:
+                group["lr"] = lr * group["factor"]
+            loss = accumulate_gradients(model, batch, config, pool)
+            norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm))
+            if math.isfinite(norm):
+                optimiser.step()
+                follow(average, model, min(config.ema, (1 + progress.step) / (10 + progress.step)))
+            losses.append(loss)
+            norms.append(norm)
+            progress.step += 1
+            progress.seconds += now() - began
+            progress.audio_hours += batch.noisy.size / mix.sample_rate / 3600
+
+            if now() - logged >= config.log_seconds or progress.share(config) >= 1.0:
+                row = {
+                    "step": progress.step,
+                    "minutes": progress.seconds / 60,
+                    "hours": progress.audio_hours,
+                    "lr": lr,
+                    "train_loss": float(np.mean(losses)),
+                    "grad_norm": float(np.median(norms)),
+                    "frames_per_s": len(losses) * batch.noisy.size / model.spec.hop / (now() - logged),
+                    "wait_share": waited / (now() - logged),
+                }
+                log.write(row)
+                report("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+                losses, norms, waited, logged = [], [], 0.0, now()
+            if now() - saved >= 60 * config.save_minutes:
+                save()
+                saved = now()
+            if validation and now() - validated >= 60 * config.validate_minutes:
+                progress.seconds += _validate(average, validation, config, progress, log, report)
+                plot_curves(folder)
+                validated = logged = now()
+                losses, norms, waited = [], [], 0.0
+        save()
+    if validation:
+        _validate(average, validation, config, progress, log, report)
+        save()  # again, with the figures
+        plot_curves(folder)
+    report(f"{'stopped' if stopping.asked else 'done'} at step {progress.step}: {folder / 'ema.pt'}")
+    return folder / "ema.pt"
+
+
+def learning_rate(config: TrainConfig, progress: Progress) -> float:
+    """Linear warm-up, then a cosine to `final_lr` at the end of the schedule."""
+    warm = min(1.0, (progress.step + 1) / config.warmup) if config.warmup else 1.0
+    cosine = 0.5 * (1 + math.cos(math.pi * progress.share(config)))
+    return warm * (config.final_lr + (config.lr - config.final_lr) * cosine)
+
+
+def accumulate_gradients(model: StreamableModel, batch: Batch, config: TrainConfig, pool: ThreadPoolExecutor) -> float:
+    """Set ``.grad`` of every parameter to the mean gradient over the batch; return the mean loss.
+
+    The batch is cut into `workers` parts. Every thread differentiates its own graph against the shared weights, and
+    the parts are added in a fixed order, so the result does not depend on which thread was first.
+    """
+    parameters = list(model.parameters())
+    parts = np.array_split(np.arange(len(batch.noisy)), config.workers)
+
+    def differentiate(rows: np.ndarray) -> tuple[float, tuple[Tensor, ...]]:
+        device = parameters[0].device
+        arrays = (batch.noisy, batch.clean, batch.bandwidth_hz, batch.has_speech)
+        noisy, clean, bandwidth_hz, has_speech = (torch.from_numpy(array[rows]).to(device) for array in arrays)
+        loss = item_losses(model, noisy, clean, bandwidth_hz, has_speech, config.loss).sum() / len(batch.noisy)
+        return float(loss.detach()), torch.autograd.grad(loss, parameters)
+
+    results = list(pool.map(differentiate, parts))
+    for parameter, *gradients in zip(parameters, *(gradients for _, gradients in results), strict=True):
+        parameter.grad = torch.stack(gradients).sum(0) if len(gradients) > 1 else gradients[0]
+    return sum(loss for loss, _ in results)
+
+
+def item_losses(
+    model: StreamableModel, noisy: Tensor, clean: Tensor, bandwidth_hz: Tensor, has_speech: Tensor, config: LossConfig
+) -> Tensor:
+    """Loss of every item [items]: from samples to samples, so the short synthesis window is part of it."""
+    spec = model.spec
+    delay = spec.window - spec.hop
+    enhanced = istft(model(stft(noisy, spec))[0], spec)[..., delay : noisy.shape[-1]]
+    target = clean[..., : clean.shape[-1] - delay]
+    noisy_rms = noisy.square().mean(-1).sqrt()
+    return denoising_loss(enhanced, target, noisy_rms, bandwidth_hz, has_speech, spec.sample_rate, config)
+
+
+@torch.no_grad()
+def follow(average: StreamableModel, model: StreamableModel, decay: float) -> None:
+    """Move the averaged weights towards the trained ones."""
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1.0 - decay)
+
+
+class Stop:
+    """Turns the first SIGINT or SIGTERM into a wish to stop after the step; the second one is as rude as usual."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        try:
+            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread: nothing to catch here
+            self._before = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _frame: object) -> None:
+        self.asked = True
+        signal.signal(number, self._before[number])
+
+
+class Log:
+    """The run's CSV. Rows beyond the step that was resumed from are dropped: they will be written again."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        rows: list[dict[str, str]] = []
+        if step and path.is_file():
+            with path.open(newline="") as lines:
+                rows = [row for row in csv.DictReader(lines) if int(row["step"]) <= step]
+        with path.open("w", newline="") as out:
+            writer = csv.DictWriter(out, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def write(self, row: dict[str, float]) -> None:
+        """Append one row; columns that are not given stay empty."""
+        with self.path.open("a", newline="") as out:
+            rounded = {name: value if isinstance(value, int) else f"{value:.6g}" for name, value in row.items()}
+            csv.DictWriter(out, COLUMNS).writerow(rounded)
+
+
+def save_checkpoint(
+    folder: Path,
+    config: TrainConfig,
+    model: StreamableModel,
+    average: StreamableModel,
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    """Write ``ema.pt`` and ``last.pt``, each under another name first: a full disk leaves the old ones whole."""
+    common = {
+        **describe_model(model),
+        "ema": average.state_dict(),
+        "train_config": asdict(config),
+        "progress": asdict(progress),
+        "environment": environment(),
+    }
+    whole = {**common, "weights": model.state_dict(), "optimiser": optimiser.state_dict()}
+    for name, content in (("ema.pt", common), ("last.pt", whole)):
+        partial = folder / f"{name}.partial"
+        torch.save(content, partial)
+        partial.replace(folder / name)
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, for the record that travels with the weights."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = ""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def plot_curves(folder: Path) -> None:
+    """Draw ``log.csv`` as ``curves.png``: loss, SI-SDR and PESQ over hours of audio."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with (folder / "log.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
+    panels = (("train_loss", "val_loss"), ("val_si_sdr", "val_si_sdr_gain"), ("val_pesq", "val_pesq_gain"))
+    for axis, names in zip(axes, panels, strict=True):
+        for name in names:
+            points = [(float(row["hours"]), float(row[name])) for row in rows if row[name]]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=name.replace("_", " "))
+                axis.legend()
+        axis.set_xlabel("hours of audio seen")
+        axis.grid(alpha=0.3)
+    figure.savefig(folder / "curves.png", dpi=110)
+    pyplot.close(figure)
+
+
+def _validate(
+    average: StreamableModel,
+    validation: ValidationSet,
+    config: TrainConfig,
+    progress: Progress,
+    log: Log,
+    report: Callable[[str], None],
+) -> float:
+    """Log the averaged model's figures; return the seconds it took."""
+    began = time.monotonic()
+    device = torch.device(config.device)
+    row = {"step": progress.step, "minutes": progress.seconds / 60, "hours": progress.audio_hours}
+    progress.figures = validation_figures(average, validation, config.loss, device)
+    row |= progress.figures
+    log.write(row)
+    report("VAL  " + "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+    return time.monotonic() - began
+
+
+def validation_figures(
+    model: StreamableModel, validation: ValidationSet, loss_config: LossConfig, device: torch.device
+) -> dict[str, float]:
+    """Loss, SI-SDR and PESQ over the validation set, gains over the noisy input, and PESQ of clean speech."""
+    enhanced = enhance_all(model, validation.noisy, device)
+    noisy_rms = torch.from_numpy(validation.noisy).square().mean(-1).sqrt()
+    loss = denoising_loss(
+        torch.from_numpy(enhanced), torch.from_numpy(validation.clean), noisy_rms,
+        torch.from_numpy(validation.bandwidth_hz), torch.ones(len(enhanced), dtype=torch.bool),
+        validation.sample_rate, loss_config,
+    )  # fmt: skip
+    before = measure(validation.clean, validation.noisy, validation.sample_rate)
+    after = measure(validation.clean, enhanced, validation.sample_rate)
+    few = validation.clean[:6]
+    untouched = measure(few, enhance_all(model, few, device), validation.sample_rate)
+    return {
+        "val_loss": float(loss.mean()),
+        "val_si_sdr": after["si_sdr"],
+        "val_si_sdr_gain": after["si_sdr"] - before["si_sdr"],
+        "val_pesq": after["pesq"],
+        "val_pesq_gain": after["pesq"] - before["pesq"],
+        "clean_pesq": untouched["pesq"],
+    }
+
+
+def _restore(
+    path: Path, model: StreamableModel, average: StreamableModel, optimiser: torch.optim.Optimizer
+) -> Progress:
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(stored["weights"])
+    average.load_state_dict(stored["ema"])
+    optimiser.load_state_dict(stored["optimiser"])
+    return Progress(**stored["progress"])
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep large blocks rather than return them to the system after every operation.
+
+    Training frees and asks for the same tens of megabytes all the time; faulting the pages in again took a quarter
+    of every step. Other C libraries are left as they are.
+    """
+    if platform.system() != "Linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8
+        mallopt(m_arena_max, 1)  # secondary arenas cannot hold blocks of this size
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, 2**31 - 1)
