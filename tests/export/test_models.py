@@ -1,0 +1,152 @@
+"""Streamable models: one code for training and streaming, and framing that matches the runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from export.models import GruDenoiser, GruDenoiserConfig, StreamableModel, build_model, enhance, istft, stft
+from export.models.denoiser import band_matrices
+from streamproc.spec import ModelSpec
+from streamproc.windows import window_pair
+
+torch.set_num_threads(1)  # tensors this small only wait for a second thread
+
+STEPS = 24
+SMALL = GruDenoiserConfig(hidden=24, n_low=20, n_bands=6)
+
+
+@pytest.fixture(scope="module")
+def model() -> GruDenoiser:
+    """A small model away from its initial weights, so that filter, gains and core all do something."""
+    torch.manual_seed(3)
+    model = GruDenoiser(SMALL)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    model.calibrate(random_frames(model, 2, 50))
+    return model.eval().requires_grad_(False)
+
+
+def random_frames(model: StreamableModel, channels: int, steps: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(steps)
+    return 5.0 * torch.randn(channels, steps, *model.spec.frame_shape, generator=generator)
+
+
+def random_state(model: StreamableModel, channels: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(7)
+    return tuple(0.5 * torch.randn(channels, *state.shape, generator=generator) for state in model.spec.states)
+
+
+def test_steps_one_by_one_equal_the_sequence_from_any_state(model: GruDenoiser) -> None:
+    frames, state = random_frames(model, 2, STEPS), random_state(model, 2)
+    whole, *whole_state = model.sequence(frames, *state)
+    pieces = []
+    for step in range(STEPS):
+        out, *next_state = model.step(frames[:, step], *state)
+        state = tuple(next_state)
+        pieces.append(out)
+    torch.testing.assert_close(torch.stack(pieces, 1), whole, rtol=1e-5, atol=1e-5)
+    for name, a, b in zip([spec.name for spec in model.spec.states], state, whole_state, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_states_have_the_shapes_that_the_spec_promises(model: GruDenoiser) -> None:
+    out, *states = model(random_frames(model, 3, 5))
+    assert out.shape == (3, 5, *model.spec.frame_shape)
+    for spec, state, first in zip(model.spec.states, states, model.init_state(3), strict=True):
+        assert state.shape == first.shape == (3, *spec.shape)
+        assert not first.any()
+
+
+def test_a_later_frame_changes_nothing_before_it(model: GruDenoiser) -> None:
+    frames = random_frames(model, 1, STEPS)
+    changed = frames.clone()
+    changed[:, 15:] = 100.0
+    before, after = model(frames)[0], model(changed)[0]
+    assert torch.equal(before[:, :15], after[:, :15])
+    assert not torch.allclose(before[:, 15], after[:, 15])
+
+
+def test_channels_do_not_hear_each_other(model: GruDenoiser) -> None:
+    frames = random_frames(model, 2, STEPS)
+    alone = torch.cat([model(frames[channel : channel + 1])[0] for channel in range(2)])
+    torch.testing.assert_close(model(frames)[0], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_digital_silence_stays_silent_also_after_sound(model: GruDenoiser) -> None:
+    frames = random_frames(model, 1, STEPS)
+    frames[:, 10:] = 0.0
+    out = model(frames)[0]
+    past = SMALL.n_taps - 1  # the complex filter still hears that many frames
+    assert not out[:, 10 + past :].any()
+    assert not model(torch.zeros_like(frames))[0].any()
+
+
+def test_the_filter_of_an_untrained_model_is_the_identity() -> None:
+    model = GruDenoiser(SMALL)
+    with torch.no_grad():
+        model.gains.bias.fill_(40.0)  # gains of one
+        model.gains.weight.zero_()
+    frames = random_frames(model, 1, STEPS)
+    torch.testing.assert_close(model(frames)[0], frames)
+
+
+def test_bands_share_every_bin_and_pool_to_a_mean() -> None:
+    pool, spread = band_matrices(GruDenoiserConfig())
+    np.testing.assert_allclose(spread.sum(axis=0), 1.0)
+    np.testing.assert_allclose(pool.sum(axis=0), 1.0)
+    assert (spread.sum(axis=1) > 0).all()
+
+
+def test_the_default_model_answers_after_512_samples_and_fits_in_4_mb() -> None:
+    model = GruDenoiser()
+    assert model.spec.hop + model.spec.latency == 512
+    assert 4 * sum(tensor.numel() for tensor in model.state_dict().values()) < 4_000_000
+
+
+def test_unknown_model_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="GruDenoiser"):
+        build_model("Denoiser9000")
+
+
+def test_a_frame_holds_the_newest_samples_ending_with_its_hop(model: GruDenoiser) -> None:
+    spec = model.spec
+    samples = torch.randn(2, 5 * spec.hop - 40, generator=torch.Generator().manual_seed(0))
+    spectrum = torch.view_as_complex(stft(samples, spec).contiguous()).numpy()
+    assert spectrum.shape == (2, 5, spec.n_bins)
+    analysis, _ = window_pair(spec.window_kind, spec.fft_size, spec.window, spec.hop)
+    padded = np.concatenate([np.zeros((2, spec.fft_size)), samples.numpy(), np.zeros((2, 40))], axis=1)
+    for step in range(5):
+        end = spec.fft_size + (step + 1) * spec.hop
+        expected = np.fft.rfft(padded[:, end - spec.fft_size : end] * analysis)
+        np.testing.assert_allclose(spectrum[:, step], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "analysis_window", "window", "hop"),
+    [("asymmetric_hann", 1024, 512, 256), ("sqrt_hann", 512, 512, 128), ("hann_dual", 512, 512, 256)],
+)
+def test_synthesis_undoes_analysis_late_by_window_minus_hop(
+    kind: str, analysis_window: int, window: int, hop: int
+) -> None:
+    spec = ModelSpec(
+        "identity", "1", 48_000, hop, "spectrum", window, "MIT", analysis_window=analysis_window, window_kind=kind
+    )
+    samples = torch.randn(2, 40 * hop, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    delay = window - hop
+    out = istft(stft(samples, spec), spec)[:, delay:]
+    error = (out - samples[:, : out.shape[1]]).square().mean() / samples.square().mean()
+    assert out.shape[1] == 40 * hop - delay
+    assert 10 * torch.log10(error) < -200
+    single = istft(stft(samples.float(), spec), spec)[:, delay:]
+    assert 10 * torch.log10((single - out).square().mean()) < -110
+
+
+def test_enhance_is_aligned_and_as_long_as_its_input() -> None:
+    model = GruDenoiser(SMALL).requires_grad_(False)
+    model.gains.bias.fill_(40.0)
+    model.gains.weight.zero_()
+    samples = torch.randn(1, 10_007, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(enhance(model, samples), samples, atol=1e-4, rtol=0)

@@ -1,0 +1,164 @@
+"""The loop: it learns, stops when told to, and goes on to the bit."""
+
+from __future__ import annotations
+
+import csv
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from export.data.mixing import MixConfig
+from export.losses import LossConfig, denoising_loss, si_sdr_db
+from export.models import load_checkpoint
+from export.train import Progress, TrainConfig, learning_rate, train
+
+RATE = 48_000
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A run of a few steps of a tiny model on made-up sounds."""
+    root = tmp_path_factory.mktemp("train")
+    rng = np.random.default_rng(0)
+    time_s = np.arange(2 * RATE) / RATE
+    for folder in ("speech", "noise"):
+        (root / folder).mkdir()
+    for number in range(3):
+        tone = np.sin(2 * np.pi * (150 + 60 * number) * time_s) * (np.sin(2 * np.pi * 3 * time_s) > 0)
+        sf.write(root / f"speech/{number}.wav", 0.3 * tone, RATE)
+        sf.write(root / f"noise/{number}.wav", 0.1 * rng.normal(size=RATE), RATE)
+    return TrainConfig(
+        name="tiny", speech=f"{root}/speech", noise=f"{root}/noise", rooms="", val_speech="", cache_dir=f"{root}/cache",
+        runs_dir=f"{root}/runs", model_config={"hidden": 8, "n_low": 16, "n_bands": 4}, batch=4, steps=6, warmup=2,
+        mix=MixConfig(seconds=0.4), log_seconds=0.0, n_synthetic=0, n_rooms=0,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Restore torch's threads, which training sets to one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def quiet(_: str) -> None:
+    """Take no notice."""
+
+
+def test_an_interrupted_run_goes_on_to_the_bit(config: TrainConfig) -> None:
+    straight = train(replace(config, name="straight"), report=quiet)
+
+    def interrupt(line: str) -> None:
+        if line.startswith("step 3 "):
+            signal.raise_signal(signal.SIGTERM)
+
+    halfway = train(replace(config, name="broken"), report=interrupt)
+    assert torch.load(halfway, weights_only=True)["progress"]["step"] == 3
+    finished = train(replace(config, name="broken"), report=quiet)
+    states = [torch.load(path.with_name("last.pt"), weights_only=True) for path in (straight, finished)]
+    assert states[0]["progress"]["step"] == states[1]["progress"]["step"] == 6
+    for part in ("weights", "ema"):
+        for name, tensor in states[0][part].items():
+            assert torch.equal(tensor, states[1][part][name]), name
+    with finished.with_name("log.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_loss_falls_and_the_record_is_complete(config: TrainConfig) -> None:
+    long = replace(config, name="learns", steps=40, lr=1e-2, validate_minutes=0.0)
+    path = train(long, report=quiet)
+    with path.with_name("log.csv").open(newline="") as lines:
+        losses = [float(row["train_loss"]) for row in csv.DictReader(lines) if row["train_loss"]]
+    assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.05
+    stored = torch.load(path, weights_only=True)
+    assert stored["train_config"]["batch"] == 4
+    assert stored["progress"]["audio_hours"] == pytest.approx(40 * 4 * 0.4 / 3600)
+    assert stored["environment"]["torch"] == torch.__version__
+    model = load_checkpoint(path)
+    assert not model.training
+    assert model.spec.states[1].shape == (8,)
+    assert not path.with_name("ema.pt.partial").exists()
+
+
+def test_a_run_with_validation_logs_gains_and_draws_its_curves(config: TrainConfig) -> None:
+    path = train(
+        replace(config, name="checked", steps=2, val_speech=config.speech, val_noise=config.noise, n_val=2),
+        report=quiet,
+    )
+    with path.with_name("log.csv").open(newline="") as lines:
+        last = list(csv.DictReader(lines))[-1]
+    assert np.isfinite(float(last["val_loss"]))
+    assert np.isfinite(float(last["val_si_sdr_gain"]))
+    assert torch.load(path, weights_only=True)["progress"]["figures"]["val_loss"] == pytest.approx(
+        float(last["val_loss"]), rel=1e-4
+    )
+    assert path.with_name("curves.png").stat().st_size > 1000
+
+
+def test_the_gradient_does_not_depend_on_the_number_of_workers(config: TrainConfig) -> None:
+    paths = [train(replace(config, name=f"w{n}", steps=1, workers=n), report=quiet) for n in (1, 2)]
+    weights = [torch.load(path.with_name("last.pt"), weights_only=True) for path in paths]
+    for a, b in zip(*(state["optimiser"]["state"].values() for state in weights), strict=True):
+        torch.testing.assert_close(a["exp_avg"], b["exp_avg"], rtol=1e-3, atol=1e-6)
+
+
+def test_learning_rate_warms_up_and_falls_along_steps_or_minutes() -> None:
+    by_steps = TrainConfig(steps=1000, warmup=100, lr=1.0, final_lr=0.1)
+    assert learning_rate(by_steps, Progress(0)) == pytest.approx(0.01)
+    assert learning_rate(by_steps, Progress(500)) == pytest.approx(0.55)
+    assert learning_rate(by_steps, Progress(1000)) == pytest.approx(0.1)
+    by_minutes = TrainConfig(minutes=10, warmup=0, lr=1.0, final_lr=0.1)
+    assert learning_rate(by_minutes, Progress(7, seconds=300)) == pytest.approx(0.55)
+    with pytest.raises(ValueError, match="either steps or minutes"):
+        TrainConfig()
+
+
+def loss_of(
+    estimate: torch.Tensor, target: torch.Tensor, bandwidth_hz: float = 24_000.0, config: LossConfig | None = None
+) -> torch.Tensor:
+    has_speech = target.abs().amax(-1) > 0
+    rms = torch.full((len(target),), 0.1)
+    bandwidth = torch.full((len(target),), bandwidth_hz)
+    return denoising_loss(estimate, target, rms, bandwidth, has_speech, RATE, config or LossConfig())
+
+
+def test_loss_is_finite_with_gradients_for_silence_and_perfection() -> None:
+    target = torch.cat([0.1 * torch.randn(2, 8192, generator=torch.Generator().manual_seed(0)), torch.zeros(2, 8192)])
+    for estimate in (target.clone(), torch.zeros_like(target), 0.5 * target + 1e-3):
+        estimate.requires_grad_()
+        loss = loss_of(estimate, target)
+        (gradient,) = torch.autograd.grad(loss.sum(), estimate)
+        assert torch.isfinite(loss).all()
+        assert torch.isfinite(gradient).all()
+    assert (loss_of(target, target)[:2] < loss_of(0.5 * target, target)[:2]).all()
+
+
+def test_magnitudes_that_are_too_small_cost_more_than_ones_too_large_by_as_much() -> None:
+    target = 0.1 * torch.randn(1, 8192, generator=torch.Generator().manual_seed(0))
+    compressed_step = 0.2  # the same distance either way after compression with exponent 0.3
+    smaller, larger = (target * (1 + sign * compressed_step) ** (1 / 0.3) for sign in (-1, 1))
+    spectral_only = LossConfig(snr_weight=0.0)
+    assert loss_of(smaller, target, config=spectral_only) > 1.2 * loss_of(larger, target, config=spectral_only)
+
+
+def test_nothing_above_the_bandwidth_counts() -> None:
+    time_s = torch.arange(16_384) / RATE
+    target = 0.1 * torch.randn(1, 16_384, generator=torch.Generator().manual_seed(0))
+    extra = target + 0.05 * torch.sin(2 * torch.pi * 14_000 * time_s)
+    torch.testing.assert_close(loss_of(extra, target, 8000.0), loss_of(target, target, 8000.0), atol=2e-3, rtol=0)
+    assert loss_of(extra, target) > loss_of(target, target) + 0.05
+
+
+def test_si_sdr_ignores_scale_and_counts_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(1, 48_000, generator=generator)
+    noise = torch.randn(1, 48_000, generator=generator)
+    assert float(si_sdr_db(0.3 * (target + 0.1 * noise), target)) == pytest.approx(20.0, abs=0.2)
