@@ -36,8 +36,8 @@ ATTENUATION_DB = 65.0
 """Stop-band attenuation, and ripple below the signal, of one filter. Two of them leave a round trip above 50 dB."""
 
 _LARGEST_TILE = 8192
-"""Matrix elements of one tile. From 9216 on OpenBLAS hands a matrix-vector product to its thread pool, and waiting for
-another thread has no place in an audio callback."""
+"""Matrix elements of one tile: 32 KiB, as much as a first-level cache holds. Larger ones gain little, and must not come
+near 2**18 products, where BLAS wakes its thread pool: waiting for a thread has no place in an audio callback."""
 
 
 @lru_cache(maxsize=16)
@@ -294,7 +294,7 @@ class Resample(BaseProcessor):
     ``up``. That is the only rounding: the fraction of a host sample is taken by the phase of the second filter, which
     has every phase there is at no cost.
 
-    At 48/16 kHz one filter delays by 1.29 ms. It is flat within 0.01 dB to 7.2 kHz and below -64 dB from 8.75 kHz.
+    At 48/16 kHz one filter delays by 1.29 ms. It is flat within 0.01 dB to 7.2 kHz and below -65 dB from 8.75 kHz.
     """
 
     def __init__(self, inner: Processor, hop: int, sample_rate: int) -> None:
