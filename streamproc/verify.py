@@ -101,7 +101,7 @@ def run_steps(model: FrameModel, frames: Sequence[Frame] | Frame, state: State) 
 
 
 def check_golden(model: FrameModel) -> Comparison:
-    """Run the golden record of a model and compare.
+    """Run the golden record of a model and compare. Its controls go back to their defaults.
 
     Returns
     -------
@@ -120,6 +120,8 @@ def check_golden(model: FrameModel) -> Comparison:
         raise ModelFileError(f"{model.source}: has no golden record to compare with; export the model again to get one")
     n_steps, n_channels = golden.frames.shape[:2]
     comparison = Comparison(n_steps)
+    for control in spec.controls:
+        model.controls[control.name].fill(control.default)
     final_state = model.init_state(n_channels)
     for reference, (out, state) in zip(golden.outputs, run_steps(model, golden.frames, final_state), strict=True):
         comparison.update(f"{spec.frame_input}_out", out, reference)

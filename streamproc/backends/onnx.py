@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
@@ -20,7 +21,14 @@ TensorNames = dict[str, str]
 
 
 def open_session(model: bytes | str) -> ort.InferenceSession:
-    """Open a graph for low, even latency: one thread, no spinning, denormals flushed to zero."""
+    """Open a graph for low, even latency: one thread, no spinning, denormals flushed to zero.
+
+    Notes
+    -----
+    onnxruntime flushes denormals by setting the mode of the processor, and does so once: in the thread that opens the
+    first session of the process, if that session asks for it. Threads started from there later inherit the mode, older
+    ones do not have it. A model is therefore loaded before the threads that run it are started.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -121,9 +129,12 @@ class OnnxModel(FrameModel):
 
     def bind(self, frame: Frame, state: State, out: Frame, next_state: State) -> Callable[[], None]:
         """Bind the arrays to the graph once, and return the call that runs it on them."""
-        arrays = (frame, out, *state, *next_state)
-        if any(not array.flags.c_contiguous for array in arrays):
+        inputs, outputs = (frame, *state), (out, *next_state)
+        if any(not array.flags.c_contiguous for array in (*inputs, *outputs)):
             raise ValueError("arrays bound to a graph must be C-contiguous")
+        # onnxruntime would write results over values that other operators still have to read.
+        if any(np.may_share_memory(a, b) for a, b in zip(inputs, outputs, strict=True)):
+            raise ValueError("an array bound to a graph is both input and output; a step needs two copies of the state")
         if self.spec.channels is None:
             return self._bind_one(frame, state, out, next_state)
         runs = [
