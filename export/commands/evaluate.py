@@ -1,0 +1,95 @@
+"""``python -m export evaluate``: our models beside the peers on one fixed set of mixtures."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+N_QUICK = 20
+N_VARIED = 120
+
+
+def evaluate(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Name or file of a model; may be given more than once. [default: denoise]")
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="Weights from training (runs/NAME/ema.pt); may be given more than once.")
+    ] = None,
+    against: Annotated[str, typer.Option(help="Peers, with commas between; empty for none.")] = "gtcrn,ulunas,rnnoise",
+    n: Annotated[int, typer.Option("--n", min=2, help="Mixtures.")] = 60,
+    varied: Annotated[
+        bool | None, typer.Option("--varied/--plain", help="Three levels and simulated rooms. [default: from 120 on]")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"{N_QUICK} mixtures; no single signals, plots or sound.")
+    ] = False,
+    val: Annotated[
+        Path | None, typer.Option(help="Folder with speech and noise. [default: ../shared/data/val]")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the tables, plots and sounds go.")] = Path("evaluation"),
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = min(2, os.cpu_count() or 1),
+) -> None:
+    """Measure PESQ, STOI, ESTOI, SI-SDR and DNSMOS with confidence intervals; write tables, plots and sound."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the libraries below load, here and in the workers
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from ..evaluate import pictures, report
+    from ..evaluate.metrics import DNSMOS_FILE
+    from ..evaluate.mixtures import VAL_DIR, MixtureSet
+    from ..evaluate.runner import Bench, measure_all
+    from ..evaluate.statistics import Results
+    from ..evaluate.systems import NOISY, SystemUnavailable, candidates, peers
+
+    console = Console()
+    n = N_QUICK if quick else n
+    varied = n >= N_VARIED if varied is None else varied
+    mixtures = MixtureSet(n, varied, val or VAL_DIR)
+
+    asked_for = candidates(model or [], checkpoint or [])
+    optional = [] if asked_for else candidates(["denoise"], [])
+    optional += peers(name for name in against.split(",") if name)
+    requests, infos, notes = [], [], []
+    for request in (NOISY, *asked_for, *optional):
+        try:
+            infos.append(request.open().info)
+            requests.append(request)
+        except SystemUnavailable as error:
+            if request in asked_for:
+                raise
+            notes.append(f"{request.name} is left out: {error}")
+    if not DNSMOS_FILE.is_file():
+        notes.append(f"no DNSMOS figures: {DNSMOS_FILE} is absent")
+    for note in notes:
+        console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+
+    outcomes = measure_all(requests, mixtures, probes=not quick, jobs=jobs)
+    results = Results(list(track(outcomes, f"{len(requests)} systems", len(mixtures), console=console)))
+    name = f"{n} {'varied' if varied else 'plain'} mixtures of data/val"
+    tables = report.tables(results, infos, name)
+    for table in tables:
+        console.print(table.rich())
+    record = report.as_json(results, infos, mixtures, ["python", "-m", "export", *sys.argv[1:]], _environment(), notes)
+    report.write_text(out, tables, record)
+    if not quick:
+        focus = requests[min(1, len(requests) - 1)].name
+        with console.status("plots, spectrograms and sound"):
+            worst, sounds = pictures.worst_items(results, focus), out / "listening"
+            pictures.write_listening(Bench(requests, mixtures), sorted({*worst, *pictures.spread_items(n)}), sounds)
+            pictures.plot_results(results, out)
+            pictures.plot_items([mixtures.rows[item] for item in worst], focus, sounds, out / "worst.png")
+    console.print(f"wrote [bold]{out}/[/]: {', '.join(sorted(path.name for path in out.iterdir()))}", highlight=False)
+
+
+def _environment() -> dict[str, str]:
+    from ..train import environment
+
+    packages = ("streamproc", "onnxruntime", "pesq", "pystoi", "soxr")
+    return environment() | {package: version(package) for package in packages}

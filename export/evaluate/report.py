@@ -1,0 +1,200 @@
+"""What an evaluation leaves behind: tables for the terminal and for Markdown, and everything as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table as RichTable
+
+from .metrics import METRICS, PROBES, Metric
+from .mixtures import MixtureRow, MixtureSet
+from .statistics import CONFIDENCE, Interval, Results
+from .systems import NOISY, SystemInfo
+
+FORMAT = 1
+"""Version of the layout of ``evaluation.json``."""
+
+MAIN = tuple(metric for metric in METRICS if metric.key in ("pesq", "si_sdr"))
+"""What gains and groups are shown in."""
+
+Grouping = Callable[[MixtureRow], Hashable]
+
+GROUPINGS: dict[str, Grouping] = {
+    "SNR in dB": lambda row: row.snr_db,
+    "kind of noise": lambda row: row.kind,
+    "level in dBFS": lambda row: row.level_dbfs,
+    "room": lambda row: "dry" if row.room is None else "room",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def rich(self) -> RichTable:
+        """Return the table for a terminal."""
+        table = RichTable(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for column, name in enumerate(self.header):
+            table.add_column(name, justify="left" if column == 0 else "right", no_wrap=column == 0)
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """Return the table as Markdown."""
+        lines = [self.header, ("---", *["---:"] * (len(self.header) - 1)), *self.rows]
+        return "\n".join([f"**{self.title}**", "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
+
+
+def tables(results: Results, infos: Sequence[SystemInfo], set_name: str) -> list[Table]:
+    """Return every table of an evaluation, the most important first."""
+    shown = [_overview(results, infos, set_name)]
+    if NOISY.name in results.systems and len(results.systems) > 1:
+        shown.append(_gains(results))
+    for name, key in GROUPINGS.items():
+        groups = results.split(key)
+        if len(groups) > 1:
+            shown.append(_by_group(results, name, groups))
+    return shown
+
+
+def _overview(results: Results, infos: Sequence[SystemInfo], set_name: str) -> Table:
+    metrics = [metric for metric in METRICS if results.has(metric.key)]
+    latency = {info.name: f"{info.frame_latency_ms:.1f}" if info.hop else "" for info in infos}
+    return Table(
+        title=f"{set_name}: frame latency, means, and half of their {CONFIDENCE:.0%} intervals",
+        header=("", "ms", *(_heading(metric) for metric in metrics)),
+        rows=tuple(
+            (name, latency[name], *(_with_spread(results.mean(name, metric.key), metric) for metric in metrics))
+            for name in results.systems
+        ),
+    )
+
+
+def _gains(results: Results) -> Table:
+    probes = [probe for probe in PROBES if results.has(probe.key)]
+    processed = [name for name in results.systems if name != NOISY.name]
+    return Table(
+        title="Gain over the input" + (", and what single signals show" if probes else ""),
+        header=("", *(f"{_heading(metric)} gain" for metric in MAIN), *(_heading(probe) for probe in probes)),
+        rows=tuple(
+            (
+                name,
+                *(_with_spread(results.mean(name, metric.key, versus=NOISY.name), metric, "+") for metric in MAIN),
+                *(_with_spread(results.mean(name, probe.key), probe) for probe in probes),
+            )
+            for name in processed
+        ),
+    )
+
+
+def _by_group(results: Results, name: str, groups: dict[Hashable, Results]) -> Table:
+    def cell(group: Results, system: str) -> str:
+        return " / ".join(_plain(group.mean(system, metric.key).mean, metric) for metric in MAIN)
+
+    return Table(
+        title=f"{' / '.join(_heading(metric) for metric in MAIN)} by {name}",
+        header=("", *(f"{_group_name(key)} ({len(group.outcomes)})" for key, group in groups.items())),
+        rows=tuple((system, *(cell(group, system) for group in groups.values())) for system in results.systems),
+    )
+
+
+def as_json(
+    results: Results,
+    infos: Sequence[SystemInfo],
+    mixtures: MixtureSet,
+    command: Sequence[str],
+    environment: dict[str, str],
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """Return all that is known, ready for `json.dumps`; figures that do not exist are null."""
+    columns = [metric for metric in (*METRICS, *PROBES) if results.has(metric.key)]
+
+    def summary(part: Results) -> dict[str, Any]:
+        return {
+            system: {metric.key: _interval(part.mean(system, metric.key)) for metric in columns}
+            for system in part.systems
+        }
+
+    return {
+        "format": FORMAT,
+        "command": shlex.join(command),
+        "environment": environment,
+        "notes": list(notes),
+        "set": {
+            "n": len(mixtures),
+            "varied": mixtures.varied,
+            "seconds": mixtures.seconds,
+            "seed": mixtures.seed,
+        },
+        "metrics": {metric.key: {"label": metric.label, "unit": metric.unit} for metric in columns},
+        "confidence": CONFIDENCE,
+        "systems": {info.name: {**asdict(info), "rtf_indication": results.rtf(info.name)} for info in infos},
+        "summary": summary(results),
+        "gain_over_noisy": {
+            system: {metric.key: _interval(results.mean(system, metric.key, versus=NOISY.name)) for metric in columns}
+            for system in results.systems
+            if NOISY.name in results.systems and system != NOISY.name
+        },
+        "groups": {
+            name: {_group_name(key): summary(group) for key, group in results.split(grouping).items()}
+            for name, grouping in GROUPINGS.items()
+        },
+        "items": [
+            {
+                **asdict(outcome.row),
+                "reached_level_dbfs": outcome.level_dbfs,
+                "scores": _without_nan(outcome.scores),
+                "rtf": outcome.rtf,
+            }
+            for outcome in results.outcomes
+        ],
+    }
+
+
+def write_text(folder: Path, shown: Sequence[Table], record: dict[str, Any]) -> None:
+    """Write ``evaluation.json`` and ``evaluation.md`` into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "evaluation.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+    made = f"Made by `{record['command']}` at {record['environment'].get('commit', '')[:10] or 'no commit'}."
+    (folder / "evaluation.md").write_text("\n".join([made, "", *(table.markdown() for table in shown)]))
+
+
+def _heading(metric: Metric) -> str:
+    return f"{metric.label} {metric.unit}".strip()
+
+
+def _plain(value: float, metric: Metric) -> str:
+    return "-" if math.isnan(value) else f"{value:.{metric.digits}f}"
+
+
+def _with_spread(interval: Interval, metric: Metric, sign: str = "") -> str:
+    if not interval.n:
+        return "-"
+    return f"{interval.mean:{sign}.{metric.digits}f} ±{interval.half_width:.{metric.digits}f}"
+
+
+def _group_name(key: Hashable) -> str:
+    return f"{key:g}" if isinstance(key, float) else str(key)
+
+
+def _interval(interval: Interval) -> dict[str, Any] | None:
+    return dict(interval._asdict()) if interval.n else None
+
+
+def _without_nan(scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
+    return {
+        system: {key: value if math.isfinite(value) else None for key, value in figures.items()}
+        for system, figures in scores.items()
+    }

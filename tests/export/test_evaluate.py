@@ -1,0 +1,312 @@
+"""Mixtures are what their rows say, systems are aligned, and one small evaluation runs from end to end."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+import typer
+from helpers import IdentitySpectrum
+from typer.testing import CliRunner
+
+import streamproc
+from export.commands.evaluate import evaluate
+from export.data.cache import active_rms
+from export.evaluate.metrics import RATE, pesq_wb, si_sdr_db
+from export.evaluate.mixtures import BABBLE, SNRS_DB, VARIED_LEVELS_DBFS, MixtureSet, resample, rms
+from export.evaluate.pictures import worst_items
+from export.evaluate.runner import Bench, Outcome
+from export.evaluate.statistics import Results
+from export.evaluate.systems import (
+    NOISY,
+    CheckpointSystem,
+    EngineSystem,
+    Rnnoise,
+    System,
+    SystemUnavailable,
+    candidates,
+    peers,
+)
+from export.models import build_model, describe_model
+from streamproc.errors import ConfigError
+from streamproc.model import FrameModel
+
+
+@pytest.fixture(scope="module")
+def val_dir(tmp_path_factory):
+    """A validation folder made of synthetic sound: four speakers, three kinds of noise, both rates."""
+    folder = tmp_path_factory.mktemp("val")
+    rng = np.random.default_rng(0)
+    for number, (speaker, rate) in enumerate([("ann", 16000), ("ben", 48000), ("cat", 16000), ("dan", 48000)]):
+        for take in range(2):
+            time_s = np.arange(int(1.7 * rate)) / rate
+            pitch = 90 + 30 * number + 10 * np.sin(2 * np.pi * (0.8 + 0.1 * take) * time_s)
+            voice = sum(np.sin(2 * np.pi * k * np.cumsum(pitch) / rate) / k for k in range(1, 25))
+            voice *= np.clip(np.sin(2 * np.pi * 2.5 * time_s), 0, None) * 0.1
+            _write(folder / "speech" / speaker / f"{take}.flac", voice, rate)
+    for kind, rate in (("hiss", 48000), (BABBLE, 16000), ("rumble", 48000)):
+        _write(folder / "noise" / kind / "0.flac", 0.1 * rng.normal(size=int(2.2 * rate)), rate)
+    return folder
+
+
+def _write(path, samples, rate):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sf.write(path, samples, rate)
+
+
+@pytest.fixture
+def small_set(val_dir, tmp_path):
+    return MixtureSet(8, varied=True, val_dir=val_dir, cache_dir=tmp_path, seconds=3.0)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Untrained weights as training stores them."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("runs") / "tiny" / "ema.pt"
+    path.parent.mkdir()
+    model = build_model("GruDenoiser", {"hidden": 16, "n_layers": 1})
+    torch.save({**describe_model(model), "ema": model.state_dict(), "progress": {"audio_hours": 0.5}}, path)
+    return path
+
+
+class TestMixtures:
+    def test_are_always_the_same(self, val_dir, small_set, tmp_path):
+        again = MixtureSet(8, varied=True, val_dir=val_dir, cache_dir=tmp_path / "other", seconds=3.0)
+        assert again.rows == small_set.rows
+        for first, second in zip(small_set, again, strict=True):
+            np.testing.assert_array_equal(first.noisy, second.noisy)
+            np.testing.assert_array_equal(first.clean, second.clean)
+
+    def test_a_longer_plan_begins_with_the_shorter(self, val_dir, small_set, tmp_path):
+        longer = MixtureSet(20, varied=True, val_dir=val_dir, cache_dir=tmp_path, seconds=3.0)
+        assert longer.rows[:8] == small_set.rows
+
+    def test_another_seed_is_another_set(self, val_dir, small_set, tmp_path):
+        other = MixtureSet(8, varied=True, val_dir=val_dir, cache_dir=tmp_path, seconds=3.0, seed=1)
+        assert [row.speech for row in other.rows] != [row.speech for row in small_set.rows]
+
+    def test_have_the_snr_level_rate_and_length_of_their_row(self, small_set):
+        for mixture in small_set:
+            rate = mixture.row.sample_rate
+            speech = mixture.noisy - mixture.noise
+            snr_db = 20 * np.log10(active_rms(speech, rate) / rms(mixture.noise))
+            assert snr_db == pytest.approx(mixture.row.snr_db, abs=0.01)
+            assert 20 * np.log10(active_rms(speech, rate)) == pytest.approx(mixture.level_dbfs, abs=0.01)
+            assert mixture.level_dbfs <= mixture.row.level_dbfs + 1e-6
+            assert np.abs(mixture.noisy).max() <= 0.9901
+            assert len(mixture.noisy) == len(mixture.clean) == len(mixture.noise) == 3 * rate
+            assert mixture.noisy.dtype == np.float32
+
+    def test_the_reference_is_the_speech_less_its_late_reflections(self, small_set):
+        for mixture in small_set:
+            late = mixture.noisy - mixture.noise - mixture.clean
+            if mixture.row.room is None:
+                assert rms(late) < 1e-6 * rms(mixture.clean) + 1e-7
+            else:
+                assert 1e-3 < rms(late) / rms(mixture.clean) < 2.0
+
+    def test_both_rates_and_rooms_occur(self, small_set):
+        assert {row.sample_rate for row in small_set.rows} == {16000, 48000}
+        assert [row.index for row in small_set.rows if row.room is not None] == [0, 4]
+
+    def test_a_speaker_is_never_part_of_their_own_babble(self, small_set):
+        for row in small_set.rows:
+            assert all(f"/{row.speaker}/" not in name for name in row.noise)
+
+    def test_resampling_keeps_the_place(self):
+        pulse = np.zeros(4800, np.float32)
+        pulse[2400] = 1.0
+        assert int(resample(pulse, 48000, 16000).argmax()) == 800
+        assert int(resample(resample(pulse, 48000, 16000), 16000, 48000).argmax()) == 2400
+        assert len(resample(np.zeros(4801, np.float32), 48000, 16000)) == 1600
+
+
+class TestValidationFolder:
+    """The set that figures are published for."""
+
+    @pytest.fixture
+    def rows(self, shared_dir, tmp_path):
+        return MixtureSet(120, varied=True, val_dir=shared_dir / "data" / "val", cache_dir=tmp_path).rows
+
+    def test_every_condition_meets_every_other(self, rows):
+        kinds = sorted({row.kind for row in rows})
+        assert len(kinds) == 7
+        pairs = Counter((row.snr_db, row.kind) for row in rows)
+        assert set(pairs) == {(snr, kind) for snr in SNRS_DB for kind in kinds}
+        assert max(pairs.values()) - min(pairs.values()) <= 1
+        assert Counter(row.level_dbfs for row in rows) == dict.fromkeys(VARIED_LEVELS_DBFS, 40)
+        assert sum(row.room is not None for row in rows) == 30
+        assert len({(row.speaker, row.snr_db) for row in rows}) > 60
+
+    def test_shares_no_speaker_and_no_file_with_training(self, rows, shared_dir):
+        data = shared_dir / "data"
+        with (data / "train" / "speech" / "index.csv").open(newline="") as lines:
+            trained = {(row["source"], row["speaker"]) for row in csv.DictReader(lines)}
+        with (data / "val" / "speech" / "index.csv").open(newline="") as lines:
+            origin = {f"speech/{row['file']}": (row["source"], row["speaker"]) for row in csv.DictReader(lines)}
+        used = {name for row in rows for name in (*row.speech, *row.noise)}
+        assert not trained & {origin[name] for name in used if name in origin}
+        training_files = {path.name for path in (data / "train").rglob("*.*")}
+        assert not training_files & {name.split("/")[1] for name in used}
+        assert all((data / "val" / name).is_file() for name in used)
+
+
+def lag(estimate: np.ndarray, reference: np.ndarray, reach: int = 3000) -> int:
+    """Return by how many samples `estimate` comes late."""
+    size = 1 << (2 * len(reference)).bit_length()
+    correlation = np.fft.irfft(np.fft.rfft(estimate, size) * np.fft.rfft(reference, size).conj(), size)
+    return int(np.concatenate([correlation[-reach:], correlation[:reach]]).argmax()) - reach
+
+
+def clean_speech(shared_dir, sample_rate: int) -> np.ndarray:
+    mixture = MixtureSet(1, val_dir=shared_dir / "data" / "val", seconds=4.0)[0]
+    return mixture.at(sample_rate).clean
+
+
+class TestAlignment:
+    @pytest.mark.parametrize("sample_rate", [16000, 48000])
+    @pytest.mark.parametrize("lookahead", [0, 2])
+    def test_the_identity_scores_perfectly(self, small_set, sample_rate, lookahead):
+        model = IdentitySpectrum(sample_rate, hop=sample_rate // 200, lookahead=lookahead)
+        system = EngineSystem(streamproc.ModelProcessor(model), "identity")
+        mixture = small_set[1].at(sample_rate)
+        out = system.run(mixture.noisy)
+        assert si_sdr_db(out, mixture.noisy) > 90.0
+        assert pesq_wb(resample(out, sample_rate, RATE), mixture.at(RATE).noisy) == pytest.approx(4.64, abs=0.01)
+
+    @pytest.mark.parametrize("name", ["gtcrn", "ulunas", "rnnoise"])
+    def test_peers(self, shared_dir, name):
+        system = _open_peer(name)
+        speech = clean_speech(shared_dir, system.info.sample_rate)
+        assert abs(lag(system.run(speech), speech)) <= 1
+
+    def test_the_delay_of_rnnoise_is_measured(self, shared_dir, monkeypatch):
+        system = _open_peer("rnnoise")
+        speech = clean_speech(shared_dir, 48000)
+        monkeypatch.setattr(Rnnoise, "DELAY", 0)
+        assert lag(system.run(speech), speech) == pytest.approx(960, abs=1)
+
+    def test_a_checkpoint_is_measured_as_the_engine_would_run_it(self, checkpoint, small_set):
+        system = CheckpointSystem(checkpoint, "tiny")
+        engine = EngineSystem(streamproc.ModelProcessor(TorchSteps(checkpoint)), "steps")
+        noisy = small_set[0].at(48000).noisy[:24000]
+        np.testing.assert_allclose(system.run(noisy), engine.run(noisy), atol=1e-5)
+        assert system.info.frame_latency_ms == engine.info.frame_latency_ms == pytest.approx(512 / 48)
+        assert "0.5 h" in system.info.description
+
+
+class TorchSteps(FrameModel):
+    """A trained module, one step at a time."""
+
+    def __init__(self, path):
+        from export.models import load_checkpoint
+
+        self._module = load_checkpoint(path)
+        super().__init__(self._module.spec)
+
+    def step(self, frame, state, out, next_state):
+        with torch.inference_mode():
+            results = self._module.step(*(torch.from_numpy(array.copy()) for array in (frame, *state)))
+        for target, result in zip((out, *next_state), results, strict=True):
+            np.copyto(target, result.numpy())
+
+
+def _open_peer(name: str) -> System:
+    try:
+        return peers([name])[0].open()
+    except SystemUnavailable as error:
+        pytest.skip(str(error))
+
+
+class TestRequests:
+    def test_names_are_unique(self, tmp_path):
+        requests = candidates(["denoise", "old/denoise.onnx", "gtcrn"], [tmp_path / "denoise" / "ema.pt"])
+        assert [request.name for request in requests] == ["denoise", "denoise-2", "gtcrn-2", "denoise-3"]
+
+    def test_what_is_missing_is_named(self, tmp_path):
+        with pytest.raises(SystemUnavailable, match=r"absent\.onnx"):
+            candidates([str(tmp_path / "absent.onnx")], [])[0].open()
+        with pytest.raises(SystemUnavailable, match="No such file"):
+            candidates([], [tmp_path / "run" / "ema.pt"])[0].open()
+        with pytest.raises(ConfigError, match="known are gtcrn"):
+            peers(["deepfilternet"])
+
+
+class TestBench:
+    def test_the_input_itself(self, small_set, tmp_path):
+        outcome = Bench([NOISY], small_set, dnsmos_file=tmp_path / "absent").measure(1)
+        scores = outcome.scores["noisy"]
+        assert scores["clean_pesq"] == pytest.approx(4.64, abs=0.005)
+        assert scores["noise_removed"] == pytest.approx(0.0, abs=1e-6)
+        assert scores["cold_start"] == pytest.approx(0.0, abs=1e-6)
+        assert "ovrl" not in scores
+
+    def test_babble_alone_is_not_to_be_removed(self, small_set, tmp_path):
+        bench = Bench([NOISY], small_set, dnsmos_file=tmp_path / "absent")
+        babble = next(row.index for row in small_set.rows if row.kind == BABBLE)
+        assert np.isnan(bench.measure(babble).scores["noisy"]["noise_removed"])
+
+
+class TestResults:
+    @pytest.fixture
+    def results(self, small_set):
+        """Outcomes with known figures: "better" gains its item's number over the input."""
+        return Results(
+            [
+                Outcome(
+                    row,
+                    row.level_dbfs,
+                    {
+                        "noisy": {"pesq": 1.5, "si_sdr": row.snr_db},
+                        "better": {"pesq": 1.5 + row.index, "si_sdr": row.snr_db + row.index},
+                    },
+                    {"noisy": 0.0, "better": 0.1},
+                )
+                for row in small_set.rows
+            ]
+        )
+
+    def test_gains_are_paired(self, results):
+        gain = results.mean("better", "si_sdr", versus="noisy")
+        assert gain.mean == pytest.approx(3.5)
+        assert 1.5 < gain.low < 3.5 < gain.high < 5.5
+
+    def test_groups_hold_every_item_once(self, results):
+        groups = results.split(lambda row: row.snr_db)
+        assert list(groups) == sorted(SNRS_DB)
+        assert sum(len(group.outcomes) for group in groups.values()) == 8
+
+    def test_the_worst_gain_least(self, results):
+        assert worst_items(results, "better", 3) == [0, 1, 2]
+
+
+def test_from_the_command_line(val_dir, checkpoint, tmp_path, monkeypatch):
+    """Two systems on three mixtures: tables, JSON, plots and sound."""
+    monkeypatch.setattr("export.evaluate.mixtures.CACHE_DIR", tmp_path)
+    app = typer.Typer()
+    app.command()(evaluate)
+    out = tmp_path / "out"
+    arguments = ["--checkpoint", str(checkpoint), "--against", "", "--n", "3", "--jobs", "1"]
+    result = CliRunner().invoke(app, [*arguments, "--val", str(val_dir), "--out", str(out)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "PESQ" in result.output
+
+    record = json.loads((out / "evaluation.json").read_text())
+    assert list(record["systems"]) == ["noisy", "tiny"]
+    assert record["set"] == {"n": 3, "varied": False, "seconds": 5.0, "seed": 2026}
+    assert len(record["items"]) == 3
+    assert record["summary"]["noisy"]["si_sdr"]["n"] == 3
+    assert set(record["gain_over_noisy"]) == {"tiny"}
+    assert record["environment"]["python"]
+    assert "| tiny |" in (out / "evaluation.md").read_text()
+    for name in ("by_snr.png", "by_kind.png", "worst.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    sounds = sorted(path.name for path in (out / "listening").glob("000_*/*.flac"))
+    assert sounds == ["clean.flac", "noisy.flac", "tiny.flac"]
+    assert sf.info(out / "listening" / "000_babble_-5dB" / "tiny.flac").samplerate == 48000
