@@ -5,18 +5,15 @@ Everything that moves audio - files, pipes, devices - drives a processor through
 
 from __future__ import annotations
 
-from math import isfinite
 from time import perf_counter_ns
 
 import numpy as np
 
 from .errors import ConfigError
+from .guard import Guard, all_finite
 from .processor import Processor, latency_of
 from .spec import Block, LatencyBreakdown, StreamConfig
 from .stats import Histogram, Snapshot
-
-_MAX_MAGNITUDE = 1e6
-"""Input above this (120 dB over full scale) is not sound; it is treated like a sample that is not finite."""
 
 
 class Engine:
@@ -52,10 +49,10 @@ class Engine:
         self.processor = processor
         self.config = StreamConfig(sample_rate, n_channels, max(max_block, fixed_block or 1), fixed_block)
         processor.prepare(self.config)
-        self._clean: Block = np.zeros((n_channels, self.config.max_block), np.float32)
+        self._guard = Guard(n_channels, self.config.max_block)
         self._times = Histogram()
         self._blocks = self._frames = 0
-        self._silenced = self._clamped = self._recoveries = 0
+        self._recoveries = 0
 
     @property
     def latency(self) -> LatencyBreakdown:
@@ -101,33 +98,16 @@ class Engine:
 
     def _process_piece(self, x: Block, out: Block) -> None:
         started = perf_counter_ns()
-        # The energy is finite only if every sample is: one dot product instead of a test per sample.
-        if not isfinite(np.vdot(x, x)):
-            x = self._silence_bad_samples(x)
-        self.processor.process(x, out)
-        if not isfinite(np.vdot(out, out)):
+        self.processor.process(self._guard.clean(x), out)
+        if all_finite(out):
+            self._guard.clamp(out)
+        else:
             out.fill(0.0)
             self.processor.reset()
             self._recoveries += 1
-        else:
-            self._clamp(out)
         self._blocks += 1
         self._frames += x.shape[1]
         self._times.record(perf_counter_ns() - started)
-
-    def _silence_bad_samples(self, x: Block) -> Block:
-        clean = self._clean[:, : x.shape[1]]
-        np.copyto(clean, x)
-        with np.errstate(invalid="ignore"):
-            bad = ~(np.abs(clean) <= _MAX_MAGNITUDE)
-        clean[bad] = 0.0
-        self._silenced += int(bad.sum())
-        return clean
-
-    def _clamp(self, out: Block) -> None:
-        if out.size and (out.max() > 1.0 or out.min() < -1.0):
-            self._clamped += int(np.count_nonzero(np.abs(out) > 1.0))
-            np.clip(out, -1.0, 1.0, out=out)
 
     def _check(self, x: Block, out: Block) -> None:
         config = self.config
@@ -168,13 +148,13 @@ class Engine:
             block_p50_us=times.percentile_ns(50) / 1e3,
             block_p99_us=times.percentile_ns(99) / 1e3,
             block_max_us=times.max_ns / 1e3,
-            silenced_samples=self._silenced,
-            clamped_samples=self._clamped,
+            silenced_samples=self._guard.silenced,
+            clamped_samples=self._guard.clamped,
             recoveries=self._recoveries,
         )
 
     def clear_statistics(self) -> None:
         """Start counting anew; audio and state are not touched."""
         self._times.clear()
-        self._blocks = self._frames = 0
-        self._silenced = self._clamped = self._recoveries = 0
+        self._blocks = self._frames = self._recoveries = 0
+        self._guard.clear_statistics()
