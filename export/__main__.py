@@ -12,22 +12,26 @@ from streamproc.errors import StreamprocError
 
 COMMANDS = ("train", "evaluate", "onnx", "torchscript", "verify")
 
-app = typer.Typer(
-    help="Train models offline, export them, and prove that the exported file is equal.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+
+def make_app() -> typer.Typer:
+    """Gather the commands. Their modules import torch and the like only when they run, so that help comes at once."""
+    app = typer.Typer(
+        help="Train models offline, export them, and prove that the exported file is equal.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for name in COMMANDS:
+        module = f"export.commands.{name}"
+        if importlib.util.find_spec(module) is not None:
+            app.command(name)(getattr(importlib.import_module(module), name))
+    return app
 
 
 def main() -> None:
     """Run one command; what streamproc raises on purpose becomes one line and exit code 1."""
-    for name in COMMANDS:
-        path = f"export.commands.{name}"
-        if importlib.util.find_spec(path):
-            app.command(name)(getattr(importlib.import_module(path), name))
     try:
-        app()
+        make_app()()
     except StreamprocError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)

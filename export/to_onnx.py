@@ -11,7 +11,7 @@ import torch
 from streamproc.verify import Comparison
 
 from .model_file import StepForward, StepModule, example_inputs, metadata_text, save_onnx
-from .verify import N_STEPS, write_proven
+from .verify import N_STEPS, require_ending, write_proven
 
 OPSET = 18
 
@@ -37,6 +37,8 @@ def export_onnx(module: StepModule, path: Path, n_steps: int = N_STEPS) -> dict[
     ------
     ParityError, ModelFileError
         If the file does not compute what the module computes. Nothing is left behind.
+    ConfigError
+        If `path` has another ending.
 
     Notes
     -----
@@ -45,6 +47,7 @@ def export_onnx(module: StepModule, path: Path, n_steps: int = N_STEPS) -> dict[
     and join the weights again at every step. The GRU operator beats the same GRU written as matrix products as well
     (27 us against 31 us; 2 layers of 128, one channel).
     """
+    require_ending(path, "an ONNX", ".onnx")
 
     def write(partial: Path) -> None:
         _trace(module, partial)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamproc.backends.loader import load_model
-from streamproc.errors import ModelFileError, StreamprocError
+from streamproc.errors import ConfigError, ModelFileError, StreamprocError
 from streamproc.model import FrameModel
 from streamproc.verify import Comparison, check_golden, run_steps
 
@@ -92,6 +92,12 @@ class Reference:
         return comparison
 
 
+def require_ending(path: Path, kind: str, *allowed: str) -> None:
+    """Raise `ConfigError` for a path that the runtime would not take for a file of this kind."""
+    if path.suffix not in allowed:
+        raise ConfigError(f"{path}: {kind} model file ends in {' or '.join(allowed)}")
+
+
 def compare(module: StepModule, files: Iterable[Path], n_steps: int = N_STEPS) -> dict[str, Comparison]:
     """Compare a module with itself offline and with its exported files in the runtime.
 
@@ -151,6 +157,7 @@ def write_proven(
         If the file does not compute what the module computes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # It keeps its ending, by which the runtime chooses the backend.
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         write(partial)
@@ -170,11 +177,11 @@ def require_parity(comparisons: dict[str, Comparison]) -> None:
 
 
 def print_table(comparisons: dict[str, Comparison], console: Console | None = None) -> None:
-    """Print every comparison, tensor by tensor."""
+    """Print every comparison, tensor by tensor: largest difference, what is allowed, largest value of the reference."""
     table = Table(title="Parity with the module's own step")
     for heading in ("compared", "tensor"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("steps", "max |a - b|", "allowed", "max |b|"):
+    for heading in ("steps", "difference", "allowed", "magnitude"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for what, comparison in comparisons.items():

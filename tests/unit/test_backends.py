@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from helpers import assert_processor_properties, noise, varying_blocks
 from onnx_graphs import HOP, SPEC, leaky_golden, leaky_model, with_spec, write_model
 
@@ -22,8 +23,6 @@ from streamproc.model_file import EXTRA_FILE, Metadata, dump_metadata
 from streamproc.reblock import Reblock
 from streamproc.spec import StateSpec, StreamConfig
 from streamproc.verify import check_golden, run_steps
-
-torch = pytest.importorskip("torch")
 
 
 class LeakyModule(torch.nn.Module):

@@ -1,0 +1,267 @@
+"""Exported files equal the module, in every output and every state; a file that does not is never written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from helpers import noise, run_blocks, varying_blocks
+from onnx import numpy_helper
+from torch_models import GruMask, Leaky
+
+from export import to_onnx, to_torchscript
+from export.models import build_model
+from export.target import ExportError, check_step, load_target
+from export.to_onnx import export_onnx
+from export.to_torchscript import export_torchscript
+from export.verify import ParityError, Reference, compare, require_parity
+from export.waveform import FactoredDft, WaveformModel
+from streamproc.backends.loader import load_model
+from streamproc.errors import ConfigError, GoldenMismatch, ModelFileError
+from streamproc.model import FrameModel, SpectrumFrames, WaveformFrames
+from streamproc.reblock import Reblock
+from streamproc.spec import Block, StateSpec, StreamConfig
+
+SMALL_DENOISER = {"hidden": 32, "n_low": 32, "n_bands": 8}
+
+MODULES: dict[str, Callable[[], Any]] = {
+    "gru mask": GruMask,
+    "leaky": Leaky,
+    "gru mask as waveform": lambda: WaveformModel(GruMask()),
+    "denoiser": lambda: build_model("GruDenoiser", SMALL_DENOISER),
+    "denoiser as waveform": lambda: WaveformModel(build_model("GruDenoiser", SMALL_DENOISER)),
+}
+EXPORTS = {"onnx": export_onnx, "ts": export_torchscript}
+
+
+@pytest.fixture(params=EXPORTS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_form_computes_the_same(name: str, kind: str, tmp_path: Path) -> None:
+    module = MODULES[name]().eval()
+    path = tmp_path / f"model.{kind}"
+    comparisons = EXPORTS[kind](module, path)
+    assert load_model(path).spec == module.spec
+    form = "ONNX" if kind == "onnx" else "TorchScript"
+    assert set(comparisons) == {form, f"{form}, golden"} | ({"offline"} if hasattr(module, "sequence") else set())
+    carried = [module.spec.frame_input, *(state.name for state in module.spec.states)]
+    for what, comparison in comparisons.items():
+        assert set(comparison.tensors) == {f"{tensor}_out" for tensor in carried}
+        assert comparison.n_steps == (16 if "golden" in what else 512)
+        assert all(tensor.scale > 0 for tensor in comparison.tensors.values()), "all zero proves nothing"
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_comparison_starts_from_a_state_that_is_not_zero() -> None:
+    for make in MODULES.values():
+        for state in Reference(make().eval(), 500).start:
+            assert state.abs().max() > 1e-3
+
+
+def test_a_sequence_that_is_not_the_step_is_found(tmp_path: Path) -> None:
+    module = GruMask().eval()
+    offline = module.sequence
+    module.sequence = lambda frames, *inputs: offline(frames.flip(1) if frames.shape[1] > 1 else frames, *inputs)
+    with pytest.raises(ParityError, match=r"offline: spectrum_out differs by .*offline: hidden_out differs by"):
+        export_onnx(module, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def _spoil_weights(graph: onnx.ModelProto) -> None:
+    weights = next(w for w in graph.graph.initializer if len(w.dims) >= 2)
+    weights.CopyFrom(numpy_helper.from_array(1.01 * numpy_helper.to_array(weights), weights.name))
+
+
+def _swap_layers(graph: onnx.ModelProto) -> None:
+    """Write the state of layer 0 where that of layer 1 belongs: invisible from a state of zero, in one step."""
+    last = next(node for node in graph.graph.node if "hidden_out" in node.output)
+    before = last.input[0]
+    reverse = onnx.helper.make_node("Gather", [before, "reversed"], ["swapped"], axis=0)
+    graph.graph.initializer.append(numpy_helper.from_array(np.array([1, 0]), "reversed"))
+    graph.graph.node.insert(list(graph.graph.node).index(last), reverse)
+    last.input[0] = "swapped"
+
+
+@pytest.mark.parametrize("spoil", [_spoil_weights, _swap_layers])
+def test_a_wrong_onnx_export_is_never_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[onnx.ModelProto], None]
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"the export before")
+    trace = to_onnx._trace
+
+    def wrong(module: Any, partial: Path) -> None:
+        trace(module, partial)
+        graph = onnx.load(partial)
+        spoil(graph)
+        onnx.save(graph, partial)
+
+    monkeypatch.setattr(to_onnx, "_trace", wrong)
+    with pytest.raises((ParityError, GoldenMismatch), match="differs by"):
+        export_onnx(GruMask().eval(), path)
+    assert path.read_bytes() == b"the export before"
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_step_that_branches_on_values_is_never_written(tmp_path: Path, kind: str) -> None:
+    class Branching(Leaky):
+        def step(self, audio: Any, memory: Any) -> Any:
+            return (audio if memory.abs().sum() > 1 else -audio), 0.5 * memory + audio
+
+    with pytest.raises((ParityError, GoldenMismatch), match="audio_out differs by"):
+        EXPORTS[kind](Branching().eval(), tmp_path / f"a.{kind}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_another_module_are_refused(tmp_path: Path) -> None:
+    export_onnx(GruMask(seed=1).eval(), tmp_path / "other.onnx")
+    with pytest.raises(ParityError, match="ONNX: spectrum_out differs by"):
+        require_parity(compare(GruMask(seed=2).eval(), [tmp_path / "other.onnx"]))
+    renamed = GruMask(seed=1).eval()
+    renamed.spec = replace(renamed.spec, version="9")
+    with pytest.raises(ModelFileError, match=r"other\.onnx: .*version is '0\.1', the module says '9'"):
+        compare(renamed, [tmp_path / "other.onnx"])
+
+
+# --- analysis and synthesis inside the graph ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [2, 26, 128, 512, 882, 960, 1024])
+def test_the_factored_transform_is_the_transform(size: int) -> None:
+    dft = FactoredDft(size)
+    samples = torch.from_numpy(np.random.default_rng(0).normal(size=(3, size)).astype(np.float32))
+    spectrum = np.fft.rfft(samples.numpy())
+    np.testing.assert_allclose(torch.view_as_complex(dft(samples).contiguous()), spectrum, atol=2e-6 * size**0.5 * 4)
+    changed = (spectrum * np.linspace(1, 2j, size // 2 + 1)).astype(np.complex64)
+    expected = np.fft.irfft(changed, size)
+    for n_newest in {size, size // 2, 1}:
+        found = dft.inverse(torch.view_as_real(torch.from_numpy(changed)), n_newest)
+        np.testing.assert_allclose(found, expected[:, size - n_newest :], atol=1e-5)
+
+
+def test_an_odd_transform_is_refused() -> None:
+    with pytest.raises(ConfigError, match="even size, found 15"):
+        FactoredDft(15)
+
+
+@pytest.mark.parametrize("name", ["gru mask", "denoiser"])
+def test_a_waveform_file_equals_the_spectrum_file_in_the_engine(name: str, kind: str, tmp_path: Path) -> None:
+    module = MODULES[name]().eval()
+    EXPORTS[kind](module, tmp_path / f"spectrum.{kind}")
+    EXPORTS[kind](WaveformModel(module).eval(), tmp_path / f"waveform.{kind}")
+    spectrum, waveform = (load_model(tmp_path / f"{io}.{kind}") for io in ("spectrum", "waveform"))
+    assert waveform.spec.io == "waveform"
+    assert waveform.spec.latency == spectrum.spec.latency
+    blocks = varying_blocks(20_000)
+    x = noise(2, 20_000)
+    expected, delay = _run(spectrum, SpectrumFrames(spectrum), x, blocks)
+    found, same_delay = _run(waveform, WaveformFrames(waveform), x, blocks)
+    assert delay == same_delay
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def _run(model: FrameModel, frames: Any, x: Block, blocks: list[int]) -> tuple[Block, int]:
+    processor = Reblock(frames, model.spec.hop)
+    processor.prepare(StreamConfig(model.spec.sample_rate, x.shape[0], max(blocks)))
+    return run_blocks(processor, x, blocks), processor.latency_samples
+
+
+def test_only_a_spectrum_model_can_become_a_waveform_model() -> None:
+    with pytest.raises(ConfigError, match="takes waveform already"):
+        WaveformModel(Leaky())
+    fixed = GruMask()
+    fixed.spec = replace(fixed.spec, channels=1)
+    with pytest.raises(ConfigError, match="fixed to one channel"):
+        WaveformModel(fixed)
+
+
+# --- what can be exported -------------------------------------------------------------------------------------------
+
+
+def build_leaky() -> Leaky:
+    return Leaky()
+
+
+def build_mask() -> GruMask:
+    return GruMask(seed=5)
+
+
+def build_from(checkpoint: Path | None) -> GruMask:
+    module = GruMask(seed=6)
+    if checkpoint is not None:
+        module.load_state_dict(torch.load(checkpoint, weights_only=True)["mine"])
+    return module
+
+
+def build_nonsense() -> object:
+    return torch.nn.Linear(2, 2)
+
+
+def test_targets_are_made_with_their_weights(tmp_path: Path) -> None:
+    expected = GruMask(seed=7)
+    torch.save(expected.state_dict(), tmp_path / "plain.pt")
+    torch.save({"state_dict": expected.state_dict(), "epoch": 3}, tmp_path / "wrapped.pt")
+    torch.save({"mine": expected.state_dict()}, tmp_path / "own.pt")
+    for target, checkpoint in (("build_mask", "plain"), ("build_mask", "wrapped"), ("build_from", "own")):
+        module = load_target(f"{__name__}:{target}", tmp_path / f"{checkpoint}.pt", version="3.0")
+        assert module.spec.version == "3.0"
+        assert not module.training
+        torch.testing.assert_close(module.decode.weight, expected.decode.weight, rtol=0, atol=0)
+    assert load_target(f"{__name__}:build_from").spec.version == "0.1"
+
+
+@pytest.mark.parametrize(
+    ("target", "checkpoint", "message"),
+    [
+        ("denoize", None, r"no model of this project has this name \(denoise\)"),
+        ("no_such.module:build", None, "cannot be imported.*No module named"),
+        (f"{__name__}:missing", None, "cannot be imported"),
+        (f"{__name__}:MODULES", None, "is dict, expected a callable"),
+        (f"{__name__}:build_nonsense", None, "made Linear, expected a torch.nn.Module with `spec`"),
+        (f"{__name__}:build_mask", "none.pt", "there is no such checkpoint"),
+        (f"{__name__}:build_mask", __file__, "does not fit GruMask"),
+        ("denoise", "none.pt", "there is no such checkpoint"),
+    ],
+)
+def test_targets_that_cannot_be_exported(target: str, checkpoint: str | None, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        load_target(target, None if checkpoint is None else Path(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (lambda audio, memory: audio, "step returns Tensor, expected"),
+        (lambda audio, memory: (audio,), r"step returns 1 values, expected \(audio_out, memory_out\)"),
+        (lambda audio, memory: (audio[:, :4], memory), r"output 'audio_out' is float32 \[2, 4\]"),
+        (lambda audio, memory: (audio, memory.double()), r"output 'memory_out' is float64 \[2, 32\]"),
+        (lambda audio, memory: (audio.reshape(1, 32), memory), "step fails on 2 channels"),
+    ],
+)
+def test_a_step_that_breaks_its_spec_is_explained(step: Callable[..., Any], message: str) -> None:
+    module = Leaky()
+    module.step = step
+    with pytest.raises((ExportError, ModelFileError), match=message):
+        check_step(module, "mine")
+
+
+def test_states_that_are_not_in_the_spec_are_explained() -> None:
+    module = Leaky()
+    module.spec = replace(module.spec, states=(*module.spec.states, StateSpec("more", (3,))))
+    with pytest.raises(ExportError, match=r"step fails on 2 channels.*positional argument"):
+        check_step(module, "mine")
+
+
+def test_torchscript_is_silent_about_its_own_age(tmp_path: Path) -> None:
+    """Warnings are errors here, so that this passes shows that exactly the known ones are silenced."""
+    to_torchscript.export_torchscript(Leaky().eval(), tmp_path / "a.ts", 500)
