@@ -24,7 +24,8 @@ class LossConfig:
     keep_speech : float
         Extra weight of magnitudes that came out too small.
     snr_weight : float
-        Weight of the signal-to-error ratio, per dB.
+        Weight of the signal-to-error ratio, per dB. At 0.004 its gradient is about as long as the spectral one;
+        at 0.02 it was four times longer, and PESQ lagged behind SI-SDR.
     high_weight : float
         Weight of bins above 8 kHz against those below: most ears, and all measures, live below.
     floor_db : float
@@ -35,7 +36,7 @@ class LossConfig:
     exponent: float = 0.3
     complex_share: float = 0.3
     keep_speech: float = 0.5
-    snr_weight: float = 0.02
+    snr_weight: float = 0.004
     high_weight: float = 0.35
     floor_db: float = -60.0
 

@@ -103,7 +103,7 @@ class TrainConfig:
     slow_factor: float = 0.3
     warmup: int = 200
     weight_decay: float = 1e-3
-    clip_norm: float = 1.0
+    clip_norm: float = 0.3
     ema: float = 0.999
     seed: int = 1
     workers: int = 2

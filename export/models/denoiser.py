@@ -106,72 +106,73 @@ class GruDenoiser(StreamableModel):
 
     def sequence(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """See `StreamableModel.sequence`; states are ``past, gru1, gru2, ...``."""
-        cfg = self.config
+        n_low = self.config.n_low
         past, *hidden_states = states
-        # Real and imaginary parts apart: everything below then runs along contiguous bins.
-        re, im = frames[..., 0].contiguous(), frames[..., 1].contiguous()
-        low = torch.cat([past, torch.stack([re[..., : cfg.n_low], im[..., : cfg.n_low]], dim=2)], dim=1)
-        x = torch.relu(self.encode((self.features(re, im, low) - self.feature_mean) * self.feature_scale))
+        spectra = frames.transpose(-1, -2)  # [channels, steps, 2, bins]: everything below runs along bins
+        low = torch.cat([past, spectra[..., :n_low]], dim=1)
+        turned = _times_j(low)
+        features = (self.features(spectra, low, turned) - self.feature_mean) * self.feature_scale
+        x = torch.relu(self.encode(features))
         next_hidden = []
         for gru, state in zip(self.core, hidden_states, strict=True):
             y, last = gru(x, state.unsqueeze(0))
             next_hidden.append(last.squeeze(0))
             x = x + y
-        gains = torch.sigmoid(self.gains(x))
-        low_gain, high_gain = gains[..., : cfg.n_low], gains[..., cfg.n_low :] @ self.spread
-        low_re, low_im = self._filter(low, self.taps(x))
-        out_re = torch.cat([low_re * low_gain, re[..., cfg.n_low :] * high_gain], dim=-1)
-        out_im = torch.cat([low_im * low_gain, im[..., cfg.n_low :] * high_gain], dim=-1)
-        return torch.stack([out_re, out_im], dim=-1), low[:, -(cfg.n_taps - 1) :], *next_hidden
+        gains = torch.sigmoid(self.gains(x)).unsqueeze(2)
+        low_out = self._filter(low, turned, self.taps(x)) * gains[..., :n_low]
+        high_out = spectra[..., n_low:] * (gains[..., n_low:] @ self.spread)
+        out = torch.cat([low_out, high_out], dim=-1).transpose(-1, -2)
+        return out, low[:, -(self.config.n_taps - 1) :], *next_hidden
 
-    def features(self, re: Tensor, im: Tensor, low: Tensor) -> Tensor:
+    def features(self, spectra: Tensor, low: Tensor, turned: Tensor) -> Tensor:
         """Unscaled features [channels, steps, n_features].
 
         Parameters
         ----------
-        re, im : [channels, steps, bins]
+        spectra : [channels, steps, 2, bins]
         low : [channels, steps + n_taps - 1, 2, n_low]
             The low bins with their past.
+        turned : as `low`
+            The same times j.
         """
-        cfg = self.config
-        previous, current = low[:, cfg.n_taps - 2 : -1], low[:, cfg.n_taps - 1 :]
-        previous_re, previous_im = previous[:, :, 0], previous[:, :, 1]
-        current_re, current_im = current[:, :, 0], current[:, :, 1]
-        low_power = current_re * current_re + current_im * current_im + _POWER_FLOOR
-        previous_power = previous_re * previous_re + previous_im * previous_im + _POWER_FLOOR
-        high_re, high_im = re[..., cfg.n_low :], im[..., cfg.n_low :]
-        band_power = (high_re * high_re + high_im * high_im) @ self.pool + _POWER_FLOOR
+        n_low, newest = self.config.n_low, self.config.n_taps - 1
+        power = spectra.square().sum(2)
+        band_power = power[..., n_low:] @ self.pool
+        current, previous = low[:, newest:], low[:, newest - 1 : -1]
+        low_power = power[..., :n_low] + _POWER_FLOOR
+        previous_power = previous.square().sum(2) + _POWER_FLOOR
         scale = torch.rsqrt(low_power * previous_power)
-        advance_re = (current_re * previous_re + current_im * previous_im) * scale
-        advance_im = (current_im * previous_re - current_re * previous_im) * scale
-        return torch.cat([torch.log(torch.cat([low_power, band_power], -1)), advance_re, advance_im], -1)
+        advance_re = (current * previous).sum(2) * scale
+        advance_im = (current * turned[:, newest - 1 : -1]).sum(2) * scale
+        return torch.cat([torch.log(torch.cat([low_power, band_power + _POWER_FLOOR], -1)), advance_re, advance_im], -1)
 
     @torch.no_grad()
     def calibrate(self, frames: Tensor) -> None:
         """Set the fixed feature scaling from example spectra [channels, steps, bins, 2]."""
-        re, im = frames[..., 0], frames[..., 1]
-        low = torch.stack([re[..., : self.config.n_low], im[..., : self.config.n_low]], dim=2)
-        low = torch.cat([self.init_state(frames.shape[0])[0], low], dim=1)
-        features = self.features(re, im, low).flatten(0, 1)
+        spectra = frames.transpose(-1, -2)
+        low = torch.cat([self.init_state(frames.shape[0])[0], spectra[..., : self.config.n_low]], dim=1)
+        features = self.features(spectra, low, _times_j(low)).flatten(0, 1)
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(1.0 / features.std(0).clamp_min(1e-3))
 
-    def _filter(self, low: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
-        """Complex filter along time of the low bins; real and imaginary part, each [channels, steps, n_low].
+    def _filter(self, low: Tensor, turned: Tensor, taps: Tensor) -> Tensor:
+        """Complex filter along time of the low bins: [channels, steps, 2, n_low].
 
-        `taps` is [channels, steps, n_taps * 2 * n_low]: newest tap first, real parts before imaginary ones.
+        `taps` is [channels, steps, n_taps * 2 * n_low]: newest tap first, real parts before imaginary ones. A complex
+        product is the real part times the value plus the imaginary part times the value turned by j.
         """
         cfg = self.config
         steps = taps.shape[1]
-        taps = taps.unflatten(-1, (cfg.n_taps, 2, cfg.n_low))
-        re_parts, im_parts = [], []
-        for tap in range(cfg.n_taps):
-            start = cfg.n_taps - 1 - tap
-            frame_re, frame_im = low[:, start : start + steps, 0], low[:, start : start + steps, 1]
-            tap_re, tap_im = taps[:, :, tap, 0], taps[:, :, tap, 1]
-            re_parts.append(tap_re * frame_re - tap_im * frame_im)
-            im_parts.append(tap_re * frame_im + tap_im * frame_re)
-        return sum(re_parts[1:], re_parts[0]), sum(im_parts[1:], im_parts[0])
+        pair = torch.stack([low, turned], dim=2)
+        starts = range(cfg.n_taps - 1, -1, -1)
+        history = torch.cat([pair[:, start : start + steps] for start in starts], dim=2)
+        weights = taps.reshape(taps.shape[0], steps, 2 * cfg.n_taps, 1, cfg.n_low)
+        return (weights * history).sum(2)
+
+
+def _times_j(values: Tensor) -> Tensor:
+    """Multiply [channels, steps, 2, bins] (real, imaginary) by the imaginary unit."""
+    return torch.cat([-values[:, :, 1:], values[:, :, :1]], dim=2)
 
 
 def band_matrices(config: GruDenoiserConfig) -> tuple[np.ndarray, np.ndarray]:
