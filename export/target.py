@@ -72,8 +72,9 @@ def check_step(module: StepModule, name: str) -> None:
     ExportError
         If the step fails, or gives other tensors than the spec promises.
     """
-    spec = module.spec
-    n_channels = spec.channels or 2
+    spec, n_channels = module.spec, 2
+    if spec.channels is not None:
+        raise ExportError(f"{name}: its spec fixes the channels; a module to export takes any number on its first axis")
     frame = speech_like_frames(spec, 1, n_channels)[0]
     try:
         with torch.no_grad():

@@ -63,7 +63,6 @@ def _trace(module: StepModule, path: Path) -> None:
     carried = [spec.frame_input, *states]
     input_names = [*carried, *(control.name for control in spec.controls)]
     output_names = [f"{name}_out" for name in carried]
-    free = {} if spec.channels else {name: {0: "channels"} for name in (*carried, *output_names)}
     with warnings.catch_warnings(), torch.no_grad():
         # They warn of the exporter's age, of Python that looks at shapes, and of batch sizes; the proof decides.
         for category in (DeprecationWarning, torch.jit.TracerWarning, UserWarning):
@@ -74,7 +73,7 @@ def _trace(module: StepModule, path: Path) -> None:
             str(path),
             input_names=input_names,
             output_names=output_names,
-            dynamic_axes=free,
+            dynamic_axes={name: {0: "channels"} for name in (*carried, *output_names)},
             opset_version=OPSET,
             dynamo=False,
         )

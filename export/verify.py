@@ -44,11 +44,10 @@ class Reference:
         spec = module.spec
         self.module = module
         self.spec = spec
-        self.n_channels = spec.channels or N_CHANNELS
-        frames = speech_like_frames(spec, WARM_UP_STEPS + n_steps, self.n_channels, seed=1)
+        frames = speech_like_frames(spec, WARM_UP_STEPS + n_steps, N_CHANNELS, seed=1)
         warm_up, self.frames = frames[:WARM_UP_STEPS], frames[WARM_UP_STEPS:]
         n_states = len(spec.states)
-        inputs = initial_inputs(spec, self.n_channels)
+        inputs = initial_inputs(spec, N_CHANNELS)
         self.controls = inputs[n_states:]
         for frame in warm_up:
             _, *inputs[:n_states] = module.step(frame, *inputs)

@@ -108,8 +108,6 @@ class WaveformModel(nn.Module):
         spec = inner.spec
         if spec.io != "spectrum" or spec.window_kind is None:
             raise ConfigError(f"model {spec.name!r} takes {spec.io} already; io waveform is for spectrum models")
-        if spec.channels is not None:
-            raise ConfigError(f"model {spec.name!r} is fixed to one channel; io waveform needs a free channel axis")
         self.inner = inner
         self.hop, self.window = spec.hop, spec.window
         analysis, synthesis = window_pair(spec.window_kind, spec.fft_size, spec.window, spec.hop)

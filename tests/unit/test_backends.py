@@ -143,8 +143,9 @@ def test_sessions_have_one_thread_that_does_not_spin(tmp_path: Path) -> None:
         assert options.get_session_config_entry(key) == "0"
 
 
-def test_denormals_become_zero_where_a_model_was_loaded_and_in_later_threads(tmp_path: Path) -> None:
-    path = write_model(tmp_path / "a.onnx")
+@pytest.mark.parametrize("suffix", [".onnx", ".ts"])
+def test_denormals_become_zero_where_a_model_was_loaded_and_in_later_threads(tmp_path: Path, suffix: str) -> None:
+    path = (write_model if suffix == ".onnx" else write_script)(tmp_path / f"a{suffix}")
     code = f"""
 import threading
 import numpy as np
