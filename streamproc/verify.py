@@ -117,7 +117,9 @@ def check_golden(model: FrameModel) -> Comparison:
     """
     golden, spec = model.golden, model.spec
     if golden is None:
-        raise ModelFileError(f"{model.source}: has no golden record to compare with; export the model again to get one")
+        raise ModelFileError(
+            f"{model.source}: has no golden record to compare with; files that `python -m export` writes have one"
+        )
     n_steps, n_channels = golden.frames.shape[:2]
     comparison = Comparison(n_steps)
     for control in spec.controls:
