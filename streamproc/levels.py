@@ -72,7 +72,7 @@ class LevelMeter:
         if not below[-1]:
             return self.mean_db
         index = int(np.searchsorted(below, max(1.0, below[-1] * FLOOR_PERCENT / 100.0)))
-        return SILENCE_DB + index * _STEP_DB
+        return round(SILENCE_DB + index * _STEP_DB, 1)
 
 
 def decibels(power: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

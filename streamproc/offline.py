@@ -85,6 +85,11 @@ class FileReport:
         return self.seconds / self.wall_s
 
     @property
+    def rtf_p99(self) -> float:
+        """Processing time over audio time of all but the slowest hundredth of the blocks."""
+        return self.statistics.block_p99_us * 1e-6 * self.sample_rate / BLOCK
+
+    @property
     def noise_removed_db(self) -> float:
         """How far the noise floor fell: the level of the quiet moments before, minus the same after."""
         return self.floor_in_db - self.floor_out_db

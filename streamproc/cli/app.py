@@ -1,0 +1,47 @@
+"""The application: every command under one name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .._version import __version__
+from .denoise import denoise
+from .inspect import inspect
+from .pipe import pipe
+from .view import view
+
+app = typer.Typer(
+    name="streamproc",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    # A traceback that fits a bug report, without the values of local variables.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"streamproc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Clean sound with recurrent models, block by block, with a latency known to the sample."""
+
+
+for _command in (denoise, pipe, inspect, view):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

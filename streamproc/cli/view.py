@@ -1,0 +1,42 @@
+"""``streamproc view``: a sound file as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError
+from . import options
+from .console import command, stderr, stdout
+
+
+@command(
+    """
+    streamproc view take1.wav
+    streamproc view concert.flac --out concert.png
+    """
+)
+def view(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sound file.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="PNG", help="Where the picture goes. [dim]default: beside the file[/dim]"),
+    ] = None,
+    overwrite: options.OverwriteOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Draw a sound file in three views: samples, envelope and spectrogram."""
+    from ..plots import require_matplotlib, save_view
+
+    picture = out or file.with_suffix(".png")
+    if picture.suffix.lower() != ".png":
+        raise ConfigError(f"{picture} has the extension {picture.suffix!r}; pictures are written as .png")
+    if picture.exists() and not overwrite:
+        raise ConfigError(f"{picture} exists; --overwrite replaces it, --out chooses another name")
+    require_matplotlib()
+    with stderr.status(f"drawing {file.name}", spinner="dots"):
+        save_view(file, picture)
+    if not quiet:
+        stdout.print(str(picture), soft_wrap=True, markup=False)
