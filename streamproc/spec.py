@@ -213,7 +213,7 @@ class ModelSpec:
             raise ConfigError(f"window_kind belongs to spectrum models and only to them; io is {self.io!r}")
         if self.analysis_window is not None and self.io == "waveform":
             raise ConfigError("analysis_window belongs to spectrum models only")
-        names = [tensor.name for tensor in (*self.states, *self.controls)]
+        names = [state.name for state in self.states] + [control.name for control in self.controls]
         taken = {"audio", "spectrum"}
         for name in names:
             if name in taken:

@@ -68,7 +68,7 @@ class StreamingStft:
         self._history[:, end - self.hop : end] = x
         self._end = end
         np.multiply(self._history[:, end - self._size : end], self._analysis, out=self._windowed)
-        np.fft.rfft(self._windowed, out=spectrum)
+        np.fft.rfft(self._windowed, out=spectrum)  # type: ignore[arg-type]  # numpy's stubs know float64 only
 
     def synthesise(self, spectrum: npt.NDArray[np.complex64], out: Block) -> None:
         """Add one frame to the output and hand over the hop that it completes.
@@ -78,7 +78,7 @@ class StreamingStft:
         spectrum : complex64 [channels, bins]
         out : float32 [channels, hop]
         """
-        np.fft.irfft(spectrum, self._size, out=self._time)
+        np.fft.irfft(spectrum, self._size, out=self._time)  # type: ignore[arg-type]  # as above
         np.multiply(self._newest, self._synthesis, out=self._segment)
         np.add(self._unfinished, self._overlap, out=self._unfinished)
         np.copyto(out, self._finished)
