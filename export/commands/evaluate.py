@@ -41,6 +41,8 @@ def evaluate(
     from rich.console import Console
     from rich.progress import track
 
+    from streamproc.errors import ConfigError
+
     from ..evaluate import pictures, report
     from ..evaluate.metrics import DNSMOS_FILE
     from ..evaluate.mixtures import VAL_DIR, MixtureSet
@@ -51,7 +53,10 @@ def evaluate(
     console = Console()
     n = N_QUICK if quick else n
     varied = n >= N_VARIED if varied is None else varied
-    mixtures = MixtureSet(n, varied, val or VAL_DIR)
+    try:
+        mixtures = MixtureSet(n, varied, val or VAL_DIR)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{error}; --val takes a folder with speech and noise in it") from error
 
     asked_for = candidates(model or [], checkpoint or [])
     optional = [] if asked_for else candidates(["denoise"], [])
@@ -72,7 +77,7 @@ def evaluate(
 
     outcomes = measure_all(requests, mixtures, probes=not quick, jobs=jobs)
     results = Results(list(track(outcomes, f"{len(requests)} systems", len(mixtures), console=console)))
-    name = f"{n} {'varied' if varied else 'plain'} mixtures of data/val"
+    name = f"{n} {'varied' if varied else 'plain'} mixtures of {mixtures.val_dir.name}"
     tables = report.tables(results, infos, name)
     for table in tables:
         console.print(table.rich())

@@ -6,13 +6,13 @@ Every streaming model runs through `streamproc.Engine` at its own rate, aligned 
 from __future__ import annotations
 
 import ctypes
-import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -237,8 +237,10 @@ class Request:
             if self.kind == "rnnoise":
                 return Rnnoise()
             return EngineSystem(streamproc.load(self.source), self.name)
-        except (StreamprocError, OSError, ValueError) as error:
+        except (StreamprocError, OSError) as error:
             raise SystemUnavailable(str(error)) from error
+        except (ValueError, KeyError, RuntimeError, UnpicklingError) as error:
+            raise SystemUnavailable(f"{self.source}: not a checkpoint of this project's training ({error})") from error
 
 
 NOISY = Request("noisy", "noisy")
@@ -263,16 +265,17 @@ def peers(names: Iterable[str]) -> list[Request]:
 
 def candidates(models: Iterable[str], checkpoints: Iterable[Path]) -> list[Request]:
     """Return the requests for models and training checkpoints, each under a name of its own."""
+    wanted = [("model", Path(model).stem, model) for model in models]
+    wanted += [("checkpoint", path.absolute().parent.name, str(path)) for path in checkpoints]
     requests: list[Request] = []
-    for kind, name, source in (
-        *(("model", Path(model).stem, model) for model in models),
-        *(("checkpoint", path.absolute().parent.name, str(path)) for path in checkpoints),
-    ):
-        taken = [NOISY.name, *PEERS, *(request.name for request in requests)]
-        numbered = (f"{name}-{number}" for number in itertools.count(2))
-        requests.append(
-            Request(next(free for free in (name, *itertools.islice(numbered, 99)) if free not in taken), kind, source)
-        )
+    taken = {NOISY.name, *PEERS}
+    for kind, name, source in wanted:
+        free, number = name, 1
+        while free in taken:
+            number += 1
+            free = f"{name}-{number}"
+        taken.add(free)
+        requests.append(Request(free, kind, source))
     return requests
 
 

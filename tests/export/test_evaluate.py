@@ -234,6 +234,10 @@ class TestRequests:
             candidates([str(tmp_path / "absent.onnx")], [])[0].open()
         with pytest.raises(SystemUnavailable, match="No such file"):
             candidates([], [tmp_path / "run" / "ema.pt"])[0].open()
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "ema.pt").write_bytes(b"no checkpoint at all")
+        with pytest.raises(SystemUnavailable, match="not a checkpoint"):
+            candidates([], [tmp_path / "run" / "ema.pt"])[0].open()
         with pytest.raises(ConfigError, match="known are gtcrn"):
             peers(["deepfilternet"])
 
@@ -284,6 +288,11 @@ class TestResults:
 
     def test_the_worst_gain_least(self, results):
         assert worst_items(results, "better", 3) == [0, 1, 2]
+
+
+def test_a_folder_without_recordings_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--val takes a folder"):
+        evaluate(val=tmp_path, out=tmp_path / "out", n=2)
 
 
 def test_from_the_command_line(val_dir, checkpoint, tmp_path, monkeypatch):
