@@ -104,9 +104,9 @@ def run_blocks(processor: Processor, x: Block, blocks: Sequence[int], in_place: 
     return result
 
 
-def _roomy(config: StreamConfig, blocks: Sequence[int]) -> StreamConfig:
-    """Return the configuration with room for every block and for all of them at once."""
-    return replace(config, max_block=max(config.max_block, sum(blocks), 1))
+def _just_enough(config: StreamConfig, blocks: Sequence[int]) -> StreamConfig:
+    """Return the configuration with room for the largest block and no more, so that buffers fill up and come round."""
+    return replace(config, max_block=max(*blocks, config.fixed_block or 1))
 
 
 def _assert_close(actual: Block, expected: Block, tolerance: float, what: str) -> None:
@@ -122,16 +122,17 @@ def _assert_close(actual: Block, expected: Block, tolerance: float, what: str) -
 
 
 # --- properties -----------------------------------------------------------------------------------------------------
+# `max_block` of every configuration below is replaced by the largest block that is sent.
 
 
 def assert_split_invariant(
     make: MakeProcessor, config: StreamConfig, x: Block, blocks: Sequence[int], tolerance: float = 1e-5
 ) -> None:
     """Any split of `x` into blocks gives the output of one single block (`config` without a fixed block)."""
-    config = _roomy(config, blocks)
     x = x[:, : sum(blocks)]
-    whole = run_blocks(prepared(make, config), x, [x.shape[1]])
-    split = run_blocks(prepared(make, config), x, blocks)
+    at_once = [x.shape[1]]
+    whole = run_blocks(prepared(make, _just_enough(config, at_once)), x, at_once)
+    split = run_blocks(prepared(make, _just_enough(config, blocks)), x, blocks)
     _assert_close(split, whole, tolerance, f"split into {len(blocks)} blocks")
 
 
@@ -139,7 +140,7 @@ def assert_reset_equals_fresh(
     make: MakeProcessor, config: StreamConfig, x: Block, blocks: Sequence[int], tolerance: float = 0.0
 ) -> None:
     """After `reset`, and after a second `prepare`, a used processor does what a fresh one does."""
-    config = _roomy(config, blocks)
+    config = _just_enough(config, blocks)
     expected = run_blocks(prepared(make, config), x, blocks)
     used = prepared(make, config)
     run_blocks(used, x[:, ::-1] * 0.7 + 0.01, blocks)
@@ -156,7 +157,7 @@ def assert_causal(
 
     With a fixed block the promise holds from block to block: a block's first samples may depend on its last ones.
     """
-    config = _roomy(config, blocks)
+    config = _just_enough(config, blocks)
     changed = x.copy()
     changed[:, change_at:] = 0.9 - x[:, change_at:]
     safe = change_at - change_at % config.fixed_block if config.fixed_block else change_at
@@ -169,7 +170,7 @@ def assert_inplace_ok(
     make: MakeProcessor, config: StreamConfig, x: Block, blocks: Sequence[int], tolerance: float = 0.0
 ) -> None:
     """`out` may be the same array as `x`."""
-    config = _roomy(config, blocks)
+    config = _just_enough(config, blocks)
     expected = run_blocks(prepared(make, config), x, blocks)
     actual = run_blocks(prepared(make, config), x, blocks, in_place=True)
     _assert_close(actual, expected, tolerance, "out is x")
@@ -179,7 +180,7 @@ def assert_independent(
     make: MakeProcessor, config: StreamConfig, x: Block, blocks: Sequence[int], tolerance: float = 0.0
 ) -> None:
     """Two instances that run in turns share nothing: each gives what it gives alone."""
-    config = _roomy(config, blocks)
+    config = _just_enough(config, blocks)
     other = x[:, ::-1] * 0.5 + 0.02
     alone = [run_blocks(prepared(make, config), signal, blocks) for signal in (x, other)]
     pair = [prepared(make, config), prepared(make, config)]
