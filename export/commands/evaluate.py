@@ -50,7 +50,7 @@ def evaluate(
     from ..evaluate.statistics import Results
     from ..evaluate.systems import NOISY, SystemUnavailable, candidates, peers
 
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     n = N_QUICK if quick else n
     varied = n >= N_VARIED if varied is None else varied
     try:

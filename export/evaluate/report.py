@@ -46,7 +46,7 @@ class Table:
         """Return the table for a terminal."""
         table = RichTable(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for column, name in enumerate(self.header):
-            table.add_column(name, justify="left" if column == 0 else "right", no_wrap=column == 0)
+            table.add_column(name, justify="left" if column == 0 else "right", no_wrap=column == 0, overflow="fold")
         for row in self.rows:
             table.add_row(*row)
         return table
@@ -65,7 +65,7 @@ def tables(results: Results, infos: Sequence[SystemInfo], set_name: str) -> list
     for name, key in GROUPINGS.items():
         groups = results.split(key)
         if len(groups) > 1:
-            shown.append(_by_group(results, name, groups))
+            shown += [_by_group(results, metric, name, groups) for metric in MAIN]
     return shown
 
 
@@ -99,14 +99,14 @@ def _gains(results: Results) -> Table:
     )
 
 
-def _by_group(results: Results, name: str, groups: dict[Hashable, Results]) -> Table:
-    def cell(group: Results, system: str) -> str:
-        return " / ".join(_plain(group.mean(system, metric.key).mean, metric) for metric in MAIN)
-
+def _by_group(results: Results, metric: Metric, name: str, groups: dict[Hashable, Results]) -> Table:
     return Table(
-        title=f"{' / '.join(_heading(metric) for metric in MAIN)} by {name}",
+        title=f"{_heading(metric)} by {name} (clips)",
         header=("", *(f"{_group_name(key)} ({len(group.outcomes)})" for key, group in groups.items())),
-        rows=tuple((system, *(cell(group, system) for group in groups.values())) for system in results.systems),
+        rows=tuple(
+            (system, *(_plain(group.mean(system, metric.key).mean, metric) for group in groups.values()))
+            for system in results.systems
+        ),
     )
 
 
