@@ -1,24 +1,40 @@
 """Test processors and live engines without hardware and without waiting.
 
 A `FakeStream` calls an audio callback as a device would, on a `ManualClock`, from a script: block sizes, xruns, time
-stamps, a server that vanishes. Nothing sleeps, so a test of ten minutes of audio takes as long as its computation::
+stamps, a server that vanishes. Nothing sleeps, and the worker works when it is told to, so that every run is the same::
 
-    def test_my_processor_survives_a_slow_moment():
-        engine = LiveEngine(SlowProcessor(MyProcessor(), clock), LiveConfig(48000, fixed_block=128))
+    def test_a_slow_moment_costs_sound_but_not_latency():
+        engine = LiveEngine(MyProcessor(), LiveConfig(48000, fixed_block=128))
         engine.start(own_thread=False)
         stream = FakeStream(engine.callback, 48000)
-        out = stream.run(x, 128, between=lambda index: engine.work() if index != 7 else None)
+
+        def work_but_not_after_block_7(index):
+            if index != 7:
+                engine.work()
+
+        heard = stream.run(x, 128, between=work_but_not_after_block_7)
         assert engine.snapshot().missed_samples == 128
+        late = engine.latency_samples
+        np.testing.assert_array_equal(heard[:, late:1024], expected[:, : 1024 - late])
+        np.testing.assert_array_equal(heard[:, 2048:], expected[:, 2048 - late : -late])
+
+Processors that misbehave: `SlowProcessor`, `FailingProcessor`. A processor with a known latency and no other effect is
+`streamproc.dsp.delay.Delay`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
+from time import sleep
+
+import numpy as np
 
 from .live.drift import DuplexCallback
-from .processor import BaseProcessor, Processor
-from .spec import Block
+from .parameters import Smoothed
+from .processor import BaseProcessor, Processor, latency_of, parameters_of
+from .spec import Block, LatencyBreakdown, StreamConfig
 
 
 class ManualClock:
@@ -70,17 +86,30 @@ class FakeStream:
     callback : callable
         As of `LiveEngine.callback`.
     sample_rate : float
-        True rate of the device in Hz of the clock.
+        True rate of the device, in Hz of the clock.
     clock : ManualClock, optional
-        Advanced by the duration of every block.
+        Moved to the moment of every callback: when the last sample of its block has been captured.
     jitter_s : float
         Standard deviation of the time stamps.
+    n_outputs : int, optional
+        Channels of the output; those of the input unless given.
     """
 
     def __init__(
-        self, callback: DuplexCallback, sample_rate: float, clock: ManualClock | None = None, jitter_s: float = 0.0
+        self,
+        callback: DuplexCallback,
+        sample_rate: float,
+        clock: ManualClock | None = None,
+        jitter_s: float = 0.0,
+        n_outputs: int | None = None,
     ) -> None:
-        raise NotImplementedError
+        self.callback = callback
+        self.sample_rate = sample_rate
+        self.clock = clock if clock is not None else ManualClock()
+        self._n_outputs = n_outputs
+        self._jitter_s = jitter_s
+        self._random = np.random.default_rng(0)
+        self._now_s = self.clock.now_s
 
     def run(
         self,
@@ -97,57 +126,136 @@ class FakeStream:
         ----------
         x : float32 [channels, n]
         blocks : int or iterable of int
-            One size for every block, or the size of each; the last may be cut short where `x` ends.
+            One size for all blocks (what does not fill the last one is left out), or the size of each.
         status : dict, optional
             Report with the block of that index.
         gaps : dict, optional
             Samples of time that pass unheard before the block of that index.
         vanish_at : int, optional
-            Raise `ServerVanished` instead of playing this block.
+            Raise `ServerVanished` instead of playing the block of that index.
         between : callable, optional
-            Called with its index after each block: run the worker, press a button, let time pass.
+            Called with the index of every block after it was played: run the worker, press a button, let time pass.
 
         Returns
         -------
         float32 [channels, n]
+
+        Raises
+        ------
+        AssertionError
+            If the callback raises, or leaves samples unfilled.
         """
-        raise NotImplementedError
+        sizes = repeat(blocks, x.shape[1] // blocks) if isinstance(blocks, int) else blocks
+        status, gaps = status or {}, gaps or {}
+        answers = []
+        start = 0
+        for index, n in enumerate(sizes):
+            if index == vanish_at:
+                raise ServerVanished(f"the fake server vanished before block {index}")
+            indata = np.ascontiguousarray(x[:, start : start + n].T)
+            outdata = np.full((n, self._n_outputs or x.shape[0]), np.nan, np.float32)
+            self._now_s += (n + gaps.get(index, 0)) / self.sample_rate
+            self.clock.now_s = max(self.clock.now_s, self._now_s)
+            try:
+                self.callback(indata, outdata, n, self._time_stamps(n), status.get(index))
+            except Exception as error:
+                raise AssertionError(f"the callback raised at block {index}; a device would end the stream") from error
+            if np.isnan(outdata).any():
+                raise AssertionError(f"the callback left samples of block {index} unfilled")
+            answers.append(outdata.T)
+            start += n
+            if between is not None:
+                between(index)
+        return np.concatenate(answers, axis=1) if answers else np.zeros((self._n_outputs or x.shape[0], 0), np.float32)
+
+    def _time_stamps(self, n: int) -> FakeTime:
+        now_s = self._now_s + self._jitter_s * self._random.standard_normal()
+        return FakeTime(now_s - n / self.sample_rate, now_s, now_s + n / self.sample_rate)
 
 
-class DelayProcessor(BaseProcessor):
-    """A pure delay, with the latency that it says it has."""
+class _Wrapper(BaseProcessor):
+    """A processor with something done to it."""
 
-    def __init__(self, delay: int) -> None:
-        self.delay = delay
+    def __init__(self, inner: Processor) -> None:
+        self.inner = inner
+        self._calls = 0
+
+    def prepare(self, config: StreamConfig) -> None:
+        """Prepare `inner`; calls are counted from here."""
+        self.inner.prepare(config)
+        self._calls = 0
+
+    @property
+    def latency(self) -> LatencyBreakdown:
+        """The inner latency."""
+        return latency_of(self.inner)
+
+    @property
+    def tail_samples(self) -> int:
+        """The inner tail."""
+        return self.inner.tail_samples
+
+    @property
+    def parameters(self) -> Mapping[str, Smoothed]:
+        """The inner parameters."""
+        return parameters_of(self.inner)
 
     def process(self, x: Block, out: Block) -> None:
-        """Delay one block."""
+        """Disturb, then process one block."""
+        self.disturb(self._calls)
+        self._calls += 1
+        self.inner.process(x, out)
+
+    def disturb(self, call: int) -> None:
+        """Do it, before the call of this index."""
+
+    def reset(self) -> None:
+        """Reset `inner`; calls are counted on."""
+        self.inner.reset()
 
 
-class FailingProcessor(BaseProcessor):
-    """Pass `inner` through and raise at the calls of the given indices."""
+class FailingProcessor(_Wrapper):
+    """Raise at some calls.
+
+    Parameters
+    ----------
+    inner : Processor
+    fail_at : iterable of int
+        Indices of the calls that raise instead of processing.
+    error : type of Exception
+    """
 
     def __init__(self, inner: Processor, fail_at: Iterable[int], error: type[Exception] = RuntimeError) -> None:
-        self.inner = inner
+        super().__init__(inner)
+        self._fail_at = frozenset(fail_at)
+        self._error = error
 
-    def process(self, x: Block, out: Block) -> None:
-        """Process one block, or raise."""
+    def disturb(self, call: int) -> None:
+        """Raise where it was asked for."""
+        if call in self._fail_at:
+            self._calls += 1
+            raise self._error(f"call {call} fails on purpose")
 
 
-class SlowProcessor(BaseProcessor):
+class SlowProcessor(_Wrapper):
     """Take `inner` as it is, but take time.
 
     Parameters
     ----------
     inner : Processor
-    sleep : callable
-        ``time.sleep``, or ``ManualClock.advance``.
     seconds : callable
         Time to take at the call of this index.
+    sleep : callable
+        `time.sleep`, or ``ManualClock.advance``.
     """
 
-    def __init__(self, inner: Processor, sleep: Callable[[float], object], seconds: Callable[[int], float]) -> None:
-        self.inner = inner
+    def __init__(
+        self, inner: Processor, seconds: Callable[[int], float], sleep: Callable[[float], object] = sleep
+    ) -> None:
+        super().__init__(inner)
+        self._seconds = seconds
+        self._sleep = sleep
 
-    def process(self, x: Block, out: Block) -> None:
-        """Process one block, slowly."""
+    def disturb(self, call: int) -> None:
+        """Sleep."""
+        self._sleep(self._seconds(call))

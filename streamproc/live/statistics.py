@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from math import log10
+from typing import Any, Literal
 
 from .drift import DriftSnapshot
 
@@ -88,3 +89,69 @@ class LiveSnapshot:
     """Samples that the recorder could not keep up with; silence in the files."""
     drift: DriftSnapshot | None
     """Two clocks, where there are two."""
+
+
+class RecentPower:
+    """Mean square of a signal over about the last `memory` samples. Thread: one writer, any readers."""
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._energy = self._weight = 0.0
+
+    def add(self, energy: float, n: int, n_channels: int) -> None:
+        """Take in a block of `n` samples by the sum of its squares."""
+        keep = self._memory / (self._memory + n)
+        self._energy = keep * self._energy + energy
+        self._weight = keep * self._weight + n * n_channels
+
+    @property
+    def db(self) -> float:
+        """Mean square in dB; -inf for silence."""
+        power = self._energy / self._weight if self._weight else 0.0
+        return 10.0 * log10(power) if power > 0.0 else float("-inf")
+
+
+class XrunCounter:
+    """What the device reports, and how much sound went with it.
+
+    Notes
+    -----
+    The device's clock goes on while sound is lost. Between two callbacks it should move by the duration of the first
+    one; what it moved beyond that is the gap. Time stamps jitter, so only a callback with a report, or the one after
+    it, is looked at; a jump of more than `_UNREPORTED_S` (a computer that slept) counts without one.
+    """
+
+    _UNREPORTED_S = 0.1
+
+    def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._expected_s = 0.0
+        self._suspect = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Start counting anew."""
+        self.inputs = self.outputs = self.gap_samples = 0
+
+    def note(self, frames: int, time_info: Any, status: Any) -> None:
+        """Take in one callback's report. Thread: audio."""
+        if status:
+            if status.input_underflow or status.input_overflow:
+                self.inputs += 1
+                self._suspect = 2
+            if status.output_underflow or status.output_overflow:
+                self.outputs += 1
+                self._suspect = 2
+        captured_s = time_info.inputBufferAdcTime if time_info is not None else 0.0
+        if captured_s <= 0.0:  # the host does not know
+            self._expected_s = 0.0
+            return
+        gap_s = captured_s - self._expected_s
+        if self._expected_s > 0.0 and gap_s > (0.0 if self._suspect else self._UNREPORTED_S):
+            self.gap_samples += round(gap_s * self._sample_rate)
+        self._suspect = max(0, self._suspect - 1)
+        self._expected_s = captured_s + frames / self._sample_rate
