@@ -38,7 +38,7 @@ class Outcome:
 def run_batch(
     jobs: Sequence[Job], processing: Processing, n_processes: int, on_progress: OnProgress
 ) -> Iterator[tuple[int, Outcome]]:
-    """Run jobs and yield how each ended, as it ends.
+    """Run jobs one after another, or some at a time.
 
     Parameters
     ----------
@@ -48,24 +48,27 @@ def run_batch(
         1: all in this process. More: in so many others.
     on_progress : callable
 
-    Yields
-    ------
-    number : int
-        Of the job in `jobs`.
-    outcome : Outcome
+    Returns
+    -------
+    iterator of (int, Outcome)
+        The number of each job in `jobs` and how it ended, as it ends. Closing the iterator, or an interrupt inside it,
+        ends the jobs that run at their next block; they leave nothing.
 
-    Notes
-    -----
-    Closing the generator, or an interrupt inside it, ends the jobs that run at their next block; they leave nothing.
+    Raises
+    ------
+    StreamprocError
+        If the processing cannot work, before any file is touched.
     """
-    # Built here in any case: what is wrong with the options or the model is known before any file is touched.
     processor = processing.build()
     n_processes = min(n_processes, len(jobs))
     if n_processes > 1:
-        yield from _run_in_processes(jobs, processing, n_processes, on_progress)
-    else:
-        for number, job in enumerate(jobs):
-            yield number, _attempt(job, processor, partial(on_progress, number))
+        return _run_in_processes(jobs, processing, n_processes, on_progress)
+    return _run_here(jobs, processor, on_progress)
+
+
+def _run_here(jobs: Sequence[Job], processor: Processor, on_progress: OnProgress) -> Iterator[tuple[int, Outcome]]:
+    for number, job in enumerate(jobs):
+        yield number, _attempt(job, processor, partial(on_progress, number))
 
 
 def _attempt(job: Job, processor: Processor, progress: Callable[[float], None]) -> Outcome:
@@ -80,10 +83,16 @@ def _attempt(job: Job, processor: Processor, progress: Callable[[float], None]) 
 
             save_comparison(job.source, job.target, job.picture)
     except (StreamprocError, OSError) as error:
-        return Outcome(job, report, str(error))
+        return Outcome(job, report, _naming_the_file(job, str(error)))
     except Exception as error:
         return Outcome(job, report, f"{job.source}: {type(error).__name__}: {error}\n{traceback.format_exc()}")
     return Outcome(job, report)
+
+
+def _naming_the_file(job: Job, message: str) -> str:
+    """Put the file's name before a message that does not hold it: among many files it must say which."""
+    named = any(str(path) in message for path in (job.source, *job.outputs))
+    return message if named else f"{job.source}: {message}"
 
 
 # --- in other processes ---------------------------------------------------------------------------------------------
@@ -119,8 +128,9 @@ def _start_worker(processing: Processing, shares: Any, stop: Any) -> None:
     global _worker
     # Ctrl-C reaches every process of a terminal; the parent decides what it means, and sets the flag.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, exit_on_signal)
     _worker = _Worker(processing.build(), shares, stop)
+    # Only now: a process that is still loading has nothing to tidy up, and may die on the spot.
+    signal.signal(signal.SIGTERM, exit_on_signal)
 
 
 def _work(number: int, job: Job) -> Outcome | None:

@@ -76,12 +76,14 @@ def denoise(
 
         require_matplotlib()
     started = perf_counter()
+    progress = BatchProgress(plan.jobs, enabled=not quiet)
+    outcomes = run_batch(plan.jobs, processing, jobs or os.cpu_count() or 1, progress.update)
     summary = Summary(plan, processing)
     try:
-        with BatchProgress(plan.jobs, enabled=not quiet) as progress:
-            for number, outcome in run_batch(plan.jobs, processing, jobs or os.cpu_count() or 1, progress.update):
+        with progress:
+            for number, outcome in outcomes:
                 progress.finish(number)
-                summary.add(outcome)
+                summary.add(number, outcome)
     finally:
         summary.wall_s = perf_counter() - started
         if as_json:

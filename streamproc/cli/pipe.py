@@ -8,6 +8,7 @@ from typing import Annotated, Any, BinaryIO, cast
 
 import typer
 
+from ..errors import ConfigError
 from . import options
 from .console import ExitCode, command, complain, note
 from .processing import Processing
@@ -58,6 +59,9 @@ def pipe(
     Whatever arrives is processed and passed on at once, in pieces of any size; nothing is held back but the latency,
     which is printed on stderr. Nothing but sound goes to stdout.
     """
+    for stream, name, advice in ((sys.stdin, "stdin", "pipe sound into it"), (sys.stdout, "stdout", "send it on")):
+        if stream.isatty():
+            raise ConfigError(f"{name} is a terminal, and raw samples are nothing to type or read; {advice}")
     from ..engine import Engine
     from ..pipe import PipeReport, run_pipe
     from ..text import counted

@@ -93,12 +93,17 @@ class Summary:
     def __init__(self, plan: Plan, processing: Processing) -> None:
         self._plan = plan
         self._processing = processing
-        self._outcomes: list[Outcome] = []
+        self._by_number: dict[int, Outcome] = {}
         self.wall_s = 0.0
 
-    def add(self, outcome: Outcome) -> None:
-        """Count one outcome."""
-        self._outcomes.append(outcome)
+    def add(self, number: int, outcome: Outcome) -> None:
+        """Take in how one job of the plan ended."""
+        self._by_number[number] = outcome
+
+    @property
+    def _outcomes(self) -> list[Outcome]:
+        """What has ended so far, in the order of the plan."""
+        return [outcome for _, outcome in sorted(self._by_number.items(), key=lambda item: item[0])]
 
     @property
     def failures(self) -> list[Outcome]:
@@ -143,7 +148,7 @@ class Summary:
             line.append(
                 f", {clock(seconds)} of sound in {clock(self.wall_s)}: {seconds / self.wall_s:.0f} times real time"
             )
-        not_reached = len(self._plan.jobs) - len(self._outcomes)
+        not_reached = len(self._plan.jobs) - len(self._by_number)
         for count, word, style in (
             (len(self._plan.skipped), "skipped", "cyan"),
             (len(self.failures), "failed", "bold red"),
@@ -155,17 +160,16 @@ class Summary:
 
     def print_json(self) -> None:
         """Print everything as one JSON object; its fields are described in docs/command-line.md."""
-        reached = [outcome.job for outcome in self._outcomes]
         files = [_outcome_fields(outcome) for outcome in self._outcomes]
         files += [_job_fields(job, "skipped") for job in self._plan.skipped]
-        files += [_job_fields(job, "not done") for job in self._plan.jobs if job not in reached]
+        files += [_job_fields(job, "not done") for n, job in enumerate(self._plan.jobs) if n not in self._by_number]
         document = {
             "streamproc": __version__,
             "processing": str(self._processing),
-            "done": len(self._outcomes) - len(self.failures),
+            "done": len(self._by_number) - len(self.failures),
             "skipped": len(self._plan.skipped),
             "failed": len(self.failures),
-            "not_done": len(self._plan.jobs) - len(self._outcomes),
+            "not_done": len(self._plan.jobs) - len(self._by_number),
             "wall_s": self.wall_s,
             "files": files,
         }

@@ -81,6 +81,15 @@ def test_quiet_says_nothing(run: Run, sounds: Path, tmp_path: Path) -> None:
     assert run("denoise", sounds, "--out", tmp_path / "out", *HIGH_PASS, "--quiet").output == ""
 
 
+def test_messages_say_which_file(run: Run, tmp_path: Path) -> None:
+    for name, rate in (("low", 4_000), ("high", 48_000)):
+        soundfile.write(tmp_path / f"{name}.wav", noise(1, 1000).T, rate)
+    result = run("denoise", tmp_path, "--out", tmp_path / "out", "--model", "none", "--highpass", 3000)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {tmp_path / 'low.wav'}: ")
+    assert tree(tmp_path / "out") == ["high.wav"]
+
+
 # --- what is done to the sound --------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,16 @@ def test_a_broken_frame_at_the_end_is_reported(run: Run) -> None:
 def test_no_input_is_no_output(run: Run, model: Path) -> None:
     result = run("pipe", "-r", 48000, "-c", 1, "--model", model, stdin=b"")
     assert (result.exit_code, result.stdout_bytes) == (0, b"")
+
+
+def test_a_terminal_is_no_stream(model: Path) -> None:
+    ours, terminal = os.openpty()
+    command = [sys.executable, "-m", "streamproc", "pipe", "-r", "16000", "-c", "1", "-m", str(model)]
+    done = subprocess.run(command, stdin=terminal, capture_output=True, text=True, check=False)
+    os.close(ours)
+    os.close(terminal)
+    assert done.returncode == 2
+    assert "stdin is a terminal" in done.stderr
 
 
 @pytest.mark.parametrize(
