@@ -8,7 +8,10 @@ import typer
 
 from .._version import __version__
 from .denoise import denoise
+from .devices import devices
+from .doctor import doctor
 from .inspect import inspect
+from .live import live
 from .pipe import pipe
 from .view import view
 
@@ -38,7 +41,7 @@ def root(
     """Clean sound with recurrent models, block by block, with a latency known to the sample."""
 
 
-for _command in (denoise, pipe, inspect, view):
+for _command in (live, denoise, pipe, inspect, view, devices, doctor):
     app.command()(_command)
 
 

@@ -32,6 +32,10 @@ LOAD_TIMEOUT_S = 15.0
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 
+PULSE_OUTPUT_MS = 35.0
+"""Latency for outputs of a sound server where none is asked for. Less works until the first underrun, after which
+PulseAudio was seen to take no sound for two seconds."""
+
 _CLIENT_NAME = ctypes.c_char_p(b"streamproc")
 """What JACK calls us. PortAudio keeps the pointer, so it must live as long as the process."""
 
@@ -365,13 +369,19 @@ def open_stream(
             channels=channels if len(directions) == 2 else channels[0],
             samplerate=sample_rate,
             blocksize=block,
-            latency="low" if latency_ms is None else latency_ms / 1000.0,
+            latency=_latency_s(sink, latency_ms),
             dtype="float32",
             callback=callback,
         ),
         sample_rate,
     )
     return DeviceStream(stream, source, sink, block)
+
+
+def _latency_s(sink: Device | None, latency_ms: float | None) -> float | str:
+    if latency_ms is None and sink is not None and sink.host_api == PULSE:
+        latency_ms = PULSE_OUTPUT_MS
+    return "low" if latency_ms is None else latency_ms / 1000.0
 
 
 def _names(source: Device | None, sink: Device | None) -> str:

@@ -11,23 +11,46 @@ what a crash left.
 
 from __future__ import annotations
 
-from ..errors import DeviceError
+from ..errors import DeviceError, DeviceNotFound
 from . import pulse
+from .choice import PULSE
 
 SOURCE = "streamproc"
 """The source that programs record from."""
 
 SINK = "streamproc_output"
-"""The sink to play into."""
+
+OUTPUT = f"{SINK}, {PULSE}"
+"""The device to play into, as `find_device` knows it."""
+
+SAMPLE_RATE = 48_000
+"""In Hz: what call programs use."""
 
 
-def create(sample_rate: int, n_channels: int = 1) -> bool:
+def real_microphone() -> str:
+    """Return the default microphone as `find_device` knows it, never the virtual one.
+
+    Once it has been chosen in the system's settings, the virtual microphone is the system's default; listening to it
+    would be a loop.
+
+    Raises
+    ------
+    DeviceError
+        If it is not clear which one is meant.
+    """
+    real = [e for e in pulse.endpoints() if e.kind == "source" and e.name != SOURCE and not e.is_monitor]
+    chosen = [e for e in real if e.is_default] or real
+    if len(chosen) != 1:
+        listing = "\n".join(f"  {endpoint.name}  ({endpoint.description})" for endpoint in real) or "  none"
+        raise DeviceNotFound(f"choose a microphone by name with --input; the sound server has:\n{listing}")
+    return f"{chosen[0].name}, {PULSE}"
+
+
+def create(n_channels: int = 1) -> bool:
     """Make the virtual microphone, or take over one that a crash left behind.
 
     Parameters
     ----------
-    sample_rate : int
-        In Hz; the rate of the real microphone saves a conversion.
     n_channels : int
 
     Returns
@@ -51,7 +74,7 @@ def create(sample_rate: int, n_channels: int = 1) -> bool:
             return True
         remove()
     # In float, so that nothing is rounded on the way; PulseAudio's own default is 16 bits.
-    shape = (f"rate={sample_rate}", f"channels={n_channels}", "format=float32le")
+    shape = (f"rate={SAMPLE_RATE}", f"channels={n_channels}", "format=float32le")
     pulse.load_module(
         "module-null-sink", f"sink_name={SINK}", *shape, f"sink_properties=device.description={SOURCE}-output"
     )

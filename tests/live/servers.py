@@ -6,6 +6,7 @@ is neither used nor touched. Programs that shall use one get its `environment`.
 
 from __future__ import annotations
 
+import ctypes
 import ctypes.util
 import importlib.util
 import itertools
@@ -54,6 +55,12 @@ def wait_for(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
     return result
 
 
+def _end_with_parent() -> None:
+    """Let the kernel end a server whose tests were killed: JACK allows eight servers on a machine."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
 class Server:
     """A server process with a folder for its files."""
 
@@ -79,7 +86,12 @@ class Server:
         """Start the server and wait until it answers."""
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.environment}
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.environment},
+                preexec_fn=_end_with_parent,
             )
         wait_for(self._ready_or_dead, 10.0, f"{self.command()[0]} ({self.folder / 'server.log'})")
 
@@ -171,50 +183,63 @@ class JackProbe:
         self.recorded = np.zeros(n, np.bool_)
         self.xruns: list[int] = []
         """Positions in the signal at which the server reported one."""
+        self._armed = False
         self._start: int | None = None
+        self._reached = -1
         self._player = server.client(self.source)
         self._recorder = server.client(self.sink)
         self._out = self._player.outports.register("out_1")
         self._in = self._recorder.inports.register("in_1")
         self._player.set_process_callback(self._play)
         self._recorder.set_process_callback(self._record)
-        self._recorder.set_xrun_callback(lambda _delay: self.xruns.append(self._position(self._recorder)))
+        self._recorder.set_xrun_callback(lambda _delay: self.xruns.append(self._reached))
         self._player.activate()
         self._recorder.activate()
 
     def begin(self) -> None:
         """Start the signal; until now there was silence."""
-        self._start = (self._player.last_frame_time + 2048) & 0xFFFFFFFF
+        self._armed = True
 
     @property
     def finished(self) -> bool:
         """Whether the signal is at its end."""
-        return self._start is not None and self._position(self._recorder) >= self.signal.size
+        return self._reached >= self.signal.size
 
     def _position(self, client: Any) -> int:
-        if self._start is None:
-            return -1
+        """Return the place in the signal where a cycle begins; to be called from the client's callback."""
+        assert self._start is not None
         # The server's clock has 32 bits.
         return int((client.last_frame_time - self._start + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
 
+    def _part(self, client: Any, frames: int) -> tuple[slice, slice] | None:
+        """Return which part of the signal a cycle is about, and which part of the cycle that is."""
+        if self._start is None:
+            return None
+        position = self._position(client)
+        first, last = max(position, 0), min(position + frames, self.signal.size)
+        return (slice(first, last), slice(first - position, last - position)) if first < last else None
+
     def _play(self, frames: int) -> None:
+        if self._armed and self._start is None:
+            # A few cycles ahead, so that both clients know it before it comes.
+            self._start = (self._player.last_frame_time + 2048) & 0xFFFFFFFF
         block = self._out.get_array()
         block.fill(0.0)
-        position = self._position(self._player)
-        if self._start is None or position + frames <= 0 or position >= self.signal.size:
-            return
-        first, last = max(position, 0), min(position + frames, self.signal.size)
-        block[first - position : last - position] = self.signal[first:last]
-        self.played[first:last] = True
+        part = self._part(self._player, frames)
+        if part is not None:
+            of_signal, of_block = part
+            block[of_block] = self.signal[of_signal]
+            self.played[of_signal] = True
 
     def _record(self, frames: int) -> None:
-        position = self._position(self._recorder)
-        if self._start is None or position + frames <= 0 or position >= self.signal.size:
+        if self._start is None:
             return
-        block = self._in.get_array()
-        first, last = max(position, 0), min(position + frames, self.signal.size)
-        self.answer[first:last] = block[first - position : last - position]
-        self.recorded[first:last] = True
+        part = self._part(self._recorder, frames)
+        self._reached = self._position(self._recorder)
+        if part is not None:
+            of_signal, of_block = part
+            self.answer[of_signal] = self._in.get_array()[of_block]
+            self.recorded[of_signal] = True
 
     def close(self) -> None:
         for client in (self._player, self._recorder):

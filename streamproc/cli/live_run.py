@@ -1,0 +1,77 @@
+"""A live session from the first sound to the exit code: time, keys, signals."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from ..errors import StreamprocError
+from ..interrupts import signals_ignored
+from ..live.process import LiveProcess
+from ..live.session import SessionStatus
+from ..mix import NO_LIMIT_DB
+from .console import ExitCode, complain
+from .live_report import Reporter
+
+LIMIT_STEP_DB = 3.0
+LARGEST_LIMIT_DB = 48.0
+
+
+def run(process: LiveProcess, reporter: Reporter, duration: float | None) -> ExitCode:
+    """Report until the end, whatever ends it; return how it went.
+
+    Parameters
+    ----------
+    process : LiveProcess
+        Started. It is stopped at the end.
+    reporter : Reporter
+    duration : float, optional
+        In seconds.
+    """
+    code = ExitCode.DONE
+    try:
+        with reporter:
+            _watch(process, reporter, duration)
+    except (KeyboardInterrupt, SystemExit) as ending:
+        # Without a duration this is how it is meant to end.
+        if duration is not None:
+            code = ExitCode.INTERRUPTED if isinstance(ending, KeyboardInterrupt) else ExitCode.TERMINATED
+    except StreamprocError as error:
+        complain(error)
+        code = ExitCode.FAILED
+    with signals_ignored(signal.SIGINT, signal.SIGTERM):
+        silent = process.outage is not None
+        last = process.stop()
+        reporter.summarise(last, process.totals)
+    problems = list(last.problems) if last else []
+    if silent:
+        problems.append("it ended in silence: the device had not come back")
+    for problem in problems:
+        complain(problem)
+    return ExitCode.FAILED if problems and code is ExitCode.DONE else code
+
+
+def _watch(process: LiveProcess, reporter: Reporter, duration: float | None) -> None:
+    begun = time.monotonic()
+    while duration is None or time.monotonic() - begun < duration:
+        now = process.poll()
+        for key in reporter.report(now, process.totals):
+            if key == "q":
+                return
+            if isinstance(now, SessionStatus):
+                _obey(key, process, now)
+
+
+def _obey(key: str, process: LiveProcess, now: SessionStatus) -> None:
+    """Do what a key says."""
+    if key == "b":
+        process.set_bypass(not now.bypass)
+    elif key in "+=-" and now.attenuation_limit_db is not None:
+        process.set_attenuation_limit(next_limit_db(now.attenuation_limit_db, up=key != "-"))
+
+
+def next_limit_db(limit_db: float, up: bool) -> float:
+    """Return the next attenuation limit in steps of 3 dB; above the largest there is none."""
+    if up:
+        return limit_db + LIMIT_STEP_DB if limit_db + LIMIT_STEP_DB <= LARGEST_LIMIT_DB else NO_LIMIT_DB
+    return max(0.0, min(limit_db, LARGEST_LIMIT_DB + LIMIT_STEP_DB) - LIMIT_STEP_DB)

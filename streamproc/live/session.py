@@ -1,0 +1,432 @@
+"""A live session: devices, engine, clocks and recording tied together, from start to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DeviceLost
+from ..processor import Processor
+from ..spec import LatencyBreakdown
+from .choice import JACK, Device, find_device, may_feed_back, share_a_clock
+from .devices import DeviceStream, list_devices, open_stream
+from .drift import ClockBridge
+from .engine import LiveConfig, LiveEngine
+from .realtime import RealtimeReport, realtime
+from .recorder import Recorder
+from .statistics import LiveSnapshot, Mode
+
+FIRST_BLOCKS = 8
+"""Blocks that a new stream is watched for before its sizes are believed."""
+
+FIRST_BLOCKS_TIMEOUT_S = 5.0
+
+SILENT_S = 3.0
+"""A device that has not called for so long is gone. PulseAudio may pause for two seconds after an underrun."""
+
+FADE_MS = 10.0
+FADE_TIMEOUT_S = 0.2
+
+ATTENUATION_LIMIT = "attenuation_limit"
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """What a live session shall do: plain values that also travel to other processes.
+
+    Parameters
+    ----------
+    input, output : str, optional
+        Words that choose the devices, see `find_device`; the system's defaults where left out.
+    sample_rate : int, optional
+        Of both devices, in Hz; their own unless given.
+    block : int
+        Frames per callback; 0: as the device likes.
+    latency_ms : float, optional
+        To ask the devices for; the lowest that they offer unless given.
+    n_channels : int
+        Channels that are processed.
+    mode : {"worker", "inline"}
+        See `LiveConfig`.
+    record : Path, optional
+        Folder for recordings of input and output.
+    """
+
+    input: str | None = None
+    output: str | None = None
+    sample_rate: int | None = None
+    block: int = 0
+    latency_ms: float | None = None
+    n_channels: int = 1
+    mode: Mode = LiveConfig.mode
+    record: Path | None = None
+
+
+@dataclass(frozen=True)
+class SessionStatus:
+    """A session at one moment."""
+
+    source: Device
+    sink: Device
+    sample_rate: int
+    block: int | None
+    """Frames per callback; None where they vary."""
+    latency: LatencyBreakdown
+    """From the input's connector to the output's, all parts."""
+    engine: LiveSnapshot
+    bypass: bool
+    attenuation_limit_db: float | None
+    """None where the processor has no such parameter."""
+    realtime: RealtimeReport
+    recording: tuple[Path, Path] | None
+    notes: tuple[str, ...]
+    """What the user should know about these devices."""
+    problems: tuple[str, ...]
+    """What went wrong although the sound went on."""
+
+
+class LiveSession:
+    """A processor between two devices, until it is stopped or a device goes.
+
+    Parameters
+    ----------
+    processor : Processor
+        Owned by the session from here on.
+    settings : SessionSettings
+
+    Raises
+    ------
+    DeviceError, DeviceNotFound, DeviceLost
+        From `start`, if the devices cannot be opened.
+
+    Notes
+    -----
+    A session does not outlive its devices: when one goes, the sound fades to silence and `check` raises `DeviceLost`.
+    PortAudio cannot be started anew in a process whose sound server died, so that trying again takes a new process:
+    see `streamproc.live.LiveProcess`.
+
+    Examples
+    --------
+    >>> with LiveSession(streamproc.load("denoise"), SessionSettings(input="usb", output="speakers")) as session:
+    ...     while True:
+    ...         time.sleep(0.1)
+    ...         session.check()
+    """
+
+    def __init__(self, processor: Processor, settings: SessionSettings | None = None) -> None:
+        self.settings = settings or SessionSettings()
+        self.sample_rate = 0
+        self._processor = processor
+        self._exit = ExitStack()
+        self._doors: list[_Door] = []
+        self._streams: list[DeviceStream] = []
+        self._recorder: Recorder | None = None
+        self._notes: list[str] = []
+        self._playing = False
+
+    # --- from silence to sound --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open the devices and begin. Thread: control."""
+        devices = list_devices()
+        self._source = find_device(self.settings.input, "input", devices)
+        self._sink = find_device(self.settings.output, "output", devices)
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
+        if may_feed_back(self._source, self._sink):
+            self._notes.append(
+                f"{self._sink} may be heard by {self._source} and howl: use headphones, or --virtual-mic"
+            )
+        # Before any stream runs: collecting garbage once holds up every thread for a tenth of a second.
+        self._realtime = self._exit.enter_context(realtime(self._audio_threads))
+        one_clock = share_a_clock(self._source, self._sink)
+        if one_clock:
+            self._open_duplex()
+        else:
+            self._open_pair()
+        for stream in self._streams:
+            stream.start()
+        self._await_first_blocks()
+        playback = self._streams[-1]
+        settings = self.settings
+        self.sample_rate = playback.sample_rate
+        fixed = self._fixed_block()
+        config = LiveConfig(
+            self.sample_rate,
+            settings.n_channels,
+            fixed_block=fixed,
+            max_block=self._doors[-1].largest,
+            mode=settings.mode,
+        )
+        if settings.record is not None:
+            self._recorder = Recorder(settings.record, self.sample_rate, settings.n_channels)
+        bridge = None if one_clock else self._make_bridge()
+        self.engine = LiveEngine(self._processor, config, self._recorder, bridge)
+        if self._recorder is not None:
+            self._exit.enter_context(self._recorder)
+        self.engine.start()
+        self._exit.callback(self.engine.stop)
+        for door in self._doors:
+            door.promise(fixed)
+        if bridge is None:
+            self._doors[0].open(self.engine.callback)
+        else:
+            self._doors[0].open(bridge.capture)
+            self._doors[1].open(bridge.playback)
+        self._latency = (
+            self._device_latency() + (bridge.latency if bridge else LatencyBreakdown()) + self.engine.latency
+        )
+
+    def _audio_threads(self) -> tuple[int, ...]:
+        return self.engine.audio_threads if self._playing else ()
+
+    def _n_outputs(self) -> int:
+        """Channels of the output: mono sound goes to both ears."""
+        return self.settings.n_channels if self.settings.n_channels > 1 else min(2, self._sink.n_outputs)
+
+    def _open_duplex(self) -> None:
+        door = _Door(has_output=True)
+        self._doors = [door]
+        self._streams = [
+            open_stream(
+                door,
+                source=self._source,
+                sink=self._sink,
+                sample_rate=self.settings.sample_rate or self._source.sample_rate,
+                n_inputs=self.settings.n_channels,
+                n_outputs=self._n_outputs(),
+                # A fixed block on JACK would be cut from the server's, at a whole block of latency.
+                block=0 if self._source.host_api == JACK else self.settings.block,
+                latency_ms=self.settings.latency_ms,
+            )
+        ]
+
+    def _open_pair(self) -> None:
+        """Open two streams: two devices have two clocks."""
+        settings = self.settings
+        self._doors = [_Door(has_output=False), _Door(has_output=True)]
+        self._streams.append(
+            open_stream(
+                self._doors[0],
+                source=self._source,
+                sample_rate=settings.sample_rate or self._source.sample_rate,
+                n_inputs=settings.n_channels,
+                block=settings.block,
+                latency_ms=settings.latency_ms,
+            )
+        )
+        self._streams.append(
+            open_stream(
+                self._doors[1],
+                sink=self._sink,
+                sample_rate=settings.sample_rate or self._sink.sample_rate,
+                n_outputs=self._n_outputs(),
+                block=settings.block,
+                latency_ms=settings.latency_ms,
+            )
+        )
+
+    def _await_first_blocks(self) -> None:
+        deadline = time.monotonic() + FIRST_BLOCKS_TIMEOUT_S
+        while any(door.beats < FIRST_BLOCKS for door in self._doors):
+            if time.monotonic() > deadline:
+                raise DeviceLost(
+                    f"{self._source} and {self._sink} opened, but no sound came within {FIRST_BLOCKS_TIMEOUT_S:g} s; "
+                    "plug the device out and in again, or restart the sound server"
+                )
+            time.sleep(0.01)
+
+    def _fixed_block(self) -> int | None:
+        """Frames that every callback is sure to have."""
+        if self._source.host_api == JACK and len(self._doors) == 1:
+            return self._doors[0].largest
+        return self.settings.block or None
+
+    def _make_bridge(self) -> ClockBridge:
+        capture, playback = self._streams
+        return ClockBridge(
+            self._answer_bridge,
+            capture.sample_rate,
+            playback.sample_rate,
+            self.settings.n_channels,
+            self._doors[0].largest,
+            self._doors[1].largest,
+        )
+
+    def _answer_bridge(
+        self,
+        indata: npt.NDArray[np.float32],
+        outdata: npt.NDArray[np.float32],
+        frames: int,
+        time_info: Any = None,
+        status: Any = None,
+    ) -> None:
+        """Hand a block of the bridge to the engine, which is made after the bridge that it reports on."""
+        self.engine.callback(indata, outdata, frames, time_info, status)
+
+    def _device_latency(self) -> LatencyBreakdown:
+        capture, playback = self._streams[0], self._streams[-1]
+        # Counted at the output's rate, like everything else.
+        device_in = round(capture.latency_in * playback.sample_rate / capture.sample_rate)
+        return LatencyBreakdown(device_in=device_in, device_out=playback.latency_out)  # type: ignore[arg-type]
+
+    # --- meanwhile --------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """See whether all is well. Thread: control, a few times a second.
+
+        Raises
+        ------
+        DeviceLost
+            If a device has gone, or does not keep to its block size.
+        EngineError
+            If the processor raised.
+        """
+        self.engine.raise_if_failed()
+        for stream, door in zip(self._streams, self._doors, strict=True):
+            if door.broken_promise:
+                raise DeviceLost(f"the server changed its block to {door.broken_promise} frames")
+            if not stream.active or door.silent_s() > SILENT_S:
+                device = self._source if len(self._doors) == 1 or not door.has_output else self._sink
+                raise DeviceLost(f"{device} has gone")
+
+    def status(self) -> SessionStatus:
+        """Return the session as it is now. Thread: control."""
+        limit = self.engine.parameters.get(ATTENUATION_LIMIT)
+        recorder = self._recorder
+        return SessionStatus(
+            source=self._source,
+            sink=self._sink,
+            sample_rate=self.sample_rate,
+            block=self._fixed_block(),
+            latency=self._latency,
+            engine=self.engine.snapshot(),
+            bypass=self.engine.bypass,
+            attenuation_limit_db=limit.value if limit else None,
+            realtime=self._realtime(),
+            recording=recorder.paths if recorder else None,
+            notes=tuple(self._notes),
+            problems=tuple(_problems(recorder)) if recorder else (),
+        )
+
+    def set_attenuation_limit(self, limit_db: float) -> None:
+        """Change the most that may be removed, in dB; without effect where the processor has no such parameter."""
+        parameter = self.engine.parameters.get(ATTENUATION_LIMIT)
+        if parameter is not None:
+            parameter.set(min(max(limit_db, parameter.parameter.minimum), parameter.parameter.maximum))
+
+    # --- and back to silence ----------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Fade to silence, let go of the devices and finish the recording. Thread: control.
+
+        What does not end within its time limit is left to the end of the process.
+        """
+        for door in self._doors:
+            door.close(round(self.sample_rate * FADE_MS / 1000.0))
+        deadline = time.monotonic() + FADE_TIMEOUT_S
+        while any(door.is_open for door in self._doors) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        for stream in self._streams:
+            stream.close()
+        self._doors, self._streams = [], []
+        self._exit.close()
+
+    def __enter__(self) -> LiveSession:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _problems(recorder: Recorder) -> Iterator[str]:
+    if recorder.failure is not None:
+        yield f"the recording ended early: {recorder.failure}"
+    if recorder.dropped_samples:
+        yield f"the disk was too slow for the recording: {recorder.dropped_samples} samples in it are silent"
+
+
+class _Door:
+    """The callback that a device knows: silence, then whoever answers, then a fade back to silence.
+
+    A stream keeps one callback for life, but who answers is known only when the stream has shown its block size.
+    """
+
+    def __init__(self, has_output: bool) -> None:
+        self.has_output = has_output
+        self.beats = 0
+        self.largest = 0
+        self.broken_promise = 0
+        self._promised: int | None = None
+        self._answer: Callable[..., None] | None = None
+        self._fade_length = 0
+        self._faded = 0
+        self._last_beats = 0
+        self._last_moment = time.monotonic()
+
+    def __call__(self, *block: Any) -> None:
+        """Answer one block: ``([indata,] [outdata,] frames, time, status)``. Thread: audio."""
+        self.beats += 1
+        frames = block[-3]
+        if frames > self.largest:
+            self.largest = frames
+        answer = self._answer
+        if answer is None:
+            if self.has_output:
+                block[-4].fill(0.0)
+        elif self._promised is not None and frames != self._promised:
+            self.broken_promise = frames
+            if self.has_output:
+                block[-4].fill(0.0)
+        else:
+            answer(*block)
+            if self._fade_length:
+                self._fade(block, frames)
+
+    def _fade(self, block: tuple[Any, ...], frames: int) -> None:
+        if self.has_output:
+            gain = 1.0 - (self._faded + np.arange(1.0, frames + 1.0, dtype=np.float32)) / self._fade_length
+            np.multiply(block[-4], np.maximum(gain, 0.0)[:, np.newaxis], out=block[-4])
+        self._faded += frames
+        if self._faded >= self._fade_length:
+            self._answer = None
+
+    def promise(self, frames: int | None) -> None:
+        """Let only blocks of this size through."""
+        self._promised = frames
+
+    def open(self, answer: Callable[..., None]) -> None:
+        """Let `answer` have every block from now on."""
+        self._answer = answer
+
+    def close(self, fade_length: int) -> None:
+        """Fade to silence over so many frames."""
+        self._fade_length = fade_length
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody answers."""
+        return self._answer is not None
+
+    def silent_s(self) -> float:
+        """Seconds, at least, since the device last called. Thread: control."""
+        now = time.monotonic()
+        if self.beats != self._last_beats:
+            self._last_beats, self._last_moment = self.beats, now
+        return now - self._last_moment
