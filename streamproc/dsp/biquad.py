@@ -65,7 +65,7 @@ class _Cascade:
     def __init__(self, n_sections: int, n_channels: int) -> None:
         order = 2 * n_sections
         # Products beyond about 96 x 96 may wake BLAS threads, which an audio callback must not wait for.
-        longest = 64 if order <= 32 else 32
+        longest = 64 if order < 32 else 32
         self.state: _Matrix = np.zeros((n_channels, order))
         self._rungs = [_rung(longest >> k, order, n_channels) for k in range(longest.bit_length())]
 
