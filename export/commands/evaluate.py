@@ -75,7 +75,7 @@ def evaluate(
     for note in notes:
         console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
 
-    outcomes = measure_all(requests, mixtures, probes=not quick, jobs=jobs)
+    outcomes = measure_all(requests, mixtures, not quick, DNSMOS_FILE, jobs)
     results = Results(list(track(outcomes, f"{len(requests)} systems", len(mixtures), console=console)))
     name = f"{n} {'varied' if varied else 'plain'} mixtures of {mixtures.val_dir.name}"
     tables = report.tables(results, infos, name)

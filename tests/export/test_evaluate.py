@@ -296,23 +296,25 @@ def test_a_folder_without_recordings_is_refused(tmp_path):
 
 
 def test_from_the_command_line(val_dir, checkpoint, tmp_path, monkeypatch):
-    """Two systems on three mixtures: tables, JSON, plots and sound."""
-    monkeypatch.setattr("export.evaluate.mixtures.CACHE_DIR", tmp_path)
+    """Two systems on two mixtures, no scorer: tables, JSON, plots and sound."""
+    monkeypatch.setattr("export.evaluate.metrics.DNSMOS_FILE", tmp_path / "absent.onnx")
     app = typer.Typer()
     app.command()(evaluate)
     out = tmp_path / "out"
-    arguments = ["--checkpoint", str(checkpoint), "--against", "", "--n", "3", "--jobs", "1"]
+    arguments = ["--checkpoint", str(checkpoint), "--against", "", "--n", "2", "--jobs", "1"]
     result = CliRunner().invoke(app, [*arguments, "--val", str(val_dir), "--out", str(out)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "PESQ" in result.output
 
     record = json.loads((out / "evaluation.json").read_text())
     assert list(record["systems"]) == ["noisy", "tiny"]
-    assert record["set"] == {"n": 3, "varied": False, "seconds": 5.0, "seed": 2026}
-    assert len(record["items"]) == 3
-    assert record["summary"]["noisy"]["si_sdr"]["n"] == 3
+    assert record["set"] == {"n": 2, "varied": False, "seconds": 5.0, "seed": 2026}
+    assert len(record["items"]) == 2
+    assert record["summary"]["noisy"]["si_sdr"]["n"] == 2
     assert set(record["gain_over_noisy"]) == {"tiny"}
     assert record["environment"]["python"]
+    assert "ovrl" not in record["metrics"]
+    assert any("no DNSMOS figures" in note for note in record["notes"])
     assert "| tiny |" in (out / "evaluation.md").read_text()
     for name in ("by_snr.png", "by_kind.png", "worst.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
