@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
 _SUB_BITS = 4  # sixteen bins per octave: a percentile is right to 6 %
@@ -15,7 +16,8 @@ class Histogram:
     """
 
     def __init__(self) -> None:
-        self._counts = [0] * _N_BINS
+        # Machine integers in place: a list would make a new object for every count above 256.
+        self._counts = array("q", bytes(8 * _N_BINS))
         self.total_ns = 0
         self.max_ns = 0
 
@@ -45,7 +47,7 @@ class Histogram:
 
     def clear(self) -> None:
         """Forget everything recorded."""
-        self._counts[:] = [0] * _N_BINS
+        self._counts = array("q", bytes(8 * _N_BINS))
         self.total_ns = self.max_ns = 0
 
 

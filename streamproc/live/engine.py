@@ -248,16 +248,14 @@ class LiveEngine:
     def _follow_control(self, position: int, n: int) -> None:
         """Begin a new segment with the sample `position` where somebody asked for one, or the worker needs one."""
         worker, overload = self._worker, self._overload
-        answered = worker.following == worker.segment
-        if answered and worker.failure is not None and self._failure is None:
-            self._failure = worker.failure
+        self._failure = self.failure
         if not self._running:
             return
         wanted = self._restarts_wanted
         if wanted != self._restarts_done:
             self._restarts_done = wanted
             self._failure = None
-        elif not ((answered and worker.overtaken) or (overload.resting and overload.rest(n))):
+        elif not ((worker.is_following and worker.overtaken) or (overload.resting and overload.rest(n))):
             return
         overload.resume()
         self._ledger.forget(position - self._queue, self._n_written())
@@ -269,7 +267,7 @@ class LiveEngine:
     def _n_written(self) -> int:
         """Return the number of the first sample of this segment that the worker has not processed."""
         worker = self._worker
-        return worker.output.written if worker.following == worker.segment else worker.segment_start
+        return worker.output.written if worker.is_following else worker.segment_start
 
     @property
     def _is_processing(self) -> bool:
@@ -394,6 +392,8 @@ class LiveEngine:
     @property
     def failure(self) -> Exception | None:
         """The first exception of the callback or the processor since the last `reset`. Thread: any."""
+        if self._failure is None and self._worker.is_following:
+            return self._worker.failure
         return self._failure
 
     def raise_if_failed(self) -> None:
@@ -404,7 +404,7 @@ class LiveEngine:
         EngineError
             From the first exception, with the statistics as its ``snapshot``.
         """
-        failure = self._failure
+        failure = self.failure or (self.bridge.failure if self.bridge is not None else None)
         if failure is not None:
             raise EngineError(
                 f"processing stopped after {self._frames / self.config.sample_rate:.1f} s of audio: "
@@ -473,7 +473,7 @@ class LiveEngine:
     def _bypass_reason(self) -> BypassReason:
         if not self._running:
             return "stopped"
-        if self._failure is not None:
+        if self.failure is not None:
             return "failed"
         if self._overload.resting:
             return "overload"
@@ -481,7 +481,7 @@ class LiveEngine:
 
     def _advice(self, reason: BypassReason, rtf: float) -> str:
         if reason == "failed":
-            return f"the processor failed ({type(self._failure).__name__}: {self._failure}); reset to try again"
+            return f"the processor failed ({type(self.failure).__name__}: {self.failure}); reset to try again"
         if reason == "overload":
             again = "" if self.config.rest_s is None else "; it will be tried again"
             return (

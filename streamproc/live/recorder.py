@@ -133,6 +133,8 @@ class Recorder:
         flush_s: float = 0.25,
     ) -> None:
         self.folder = Path(folder)
+        self.paths = _free_paths(self.folder)
+        """Files of input and output. Thread: any."""
         self.failure: Exception | None = None
         """What ended the recording early, a full disk for example. Thread: any."""
         self._sample_rate = sample_rate
@@ -160,7 +162,7 @@ class Recorder:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            writers = [WavWriter(path, self._sample_rate, self._n_channels) for path in self._free_paths()]
+            writers = [WavWriter(path, self._sample_rate, self._n_channels) for path in self.paths]
         except OSError as error:
             raise AudioFileError(f"cannot record to {self.folder}: {error.strerror or error}") from error
         self._tracks = tuple(
@@ -168,15 +170,6 @@ class Recorder:
             for writer, ring in zip(writers, (self._input, self._output), strict=True)
         )
         self._thread.start()
-
-    def _free_paths(self) -> tuple[Path, Path]:
-        number = 1
-        while True:
-            suffix = "" if number == 1 else f"-{number}"
-            paths = self.folder / f"input{suffix}.wav", self.folder / f"output{suffix}.wav"
-            if not any(path.exists() for path in paths):
-                return paths
-            number += 1
 
     def stop(self, timeout_s: float = 5.0) -> bool:
         """Write what is left and close the files. Thread: control, when no audio runs any more.
@@ -216,11 +209,16 @@ class Recorder:
             track.drain()
 
     @property
-    def paths(self) -> tuple[Path, ...]:
-        """Files of input and output; known once started. Thread: any."""
-        return tuple(track.writer.path for track in self._tracks)
-
-    @property
     def dropped_samples(self) -> int:
         """Samples that the disk was too slow for. Thread: any."""
         return max((track.dropped for track in self._tracks), default=0)
+
+
+def _free_paths(folder: Path) -> tuple[Path, Path]:
+    number = 1
+    while True:
+        suffix = "" if number == 1 else f"-{number}"
+        paths = folder / f"input{suffix}.wav", folder / f"output{suffix}.wav"
+        if not any(path.exists() for path in paths):
+            return paths
+        number += 1

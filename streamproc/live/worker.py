@@ -85,6 +85,11 @@ class Worker:
         self.overtaken = False
         self.failure: Exception | None = None
 
+    @property
+    def is_following(self) -> bool:
+        """Whether the worker has come to the segment that was begun last; only then its state says anything."""
+        return self.following == self.segment
+
     def begin(self, start: int) -> None:
         """Begin a new segment with the sample of this number. Thread: audio."""
         self.segment_start = start
@@ -96,7 +101,7 @@ class Worker:
         done = 0
         try:
             while done != max_blocks:
-                if self.following != self.segment:
+                if not self.is_following:
                     self._follow()
                 n = 0 if self.resting or self.failure or self.overtaken else self._n_ready()
                 if n == 0:
