@@ -130,7 +130,7 @@ class AudioReader:
         self.path = path
         _check_readable(path)
         try:
-            self._file = soundfile.SoundFile(path)
+            self._file = soundfile.SoundFile(_native(path))
         except soundfile.LibsndfileError as error:
             raise AudioFileError(
                 f"{path} cannot be read as sound: {_words(error)} "
@@ -256,7 +256,7 @@ def create(target: Path, info: AudioInfo) -> Iterator[AudioWriter]:
     try:
         with replacing(target) as temporary:
             with soundfile.SoundFile(
-                temporary, "w", info.sample_rate, info.n_channels, subtype, format=container
+                _native(temporary), "w", info.sample_rate, info.n_channels, subtype, format=container
             ) as file:
                 for name, text in info.tags.items():
                     setattr(file, name, text)
@@ -307,9 +307,14 @@ def _bytes_of(subtype: str) -> int:
 
 
 def _check_written(path: Path, n_frames: int) -> None:
-    with soundfile.SoundFile(path) as file:
+    with soundfile.SoundFile(_native(path)) as file:
         if file.frames != n_frames:
             raise OSError(f"only {file.frames} of {n_frames} frames arrived; is the disk full?")
+
+
+def _native(path: Path) -> str | bytes:
+    """Return a path as the system spells it; a name need not be valid text."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
 
 
 def _words(error: soundfile.LibsndfileError) -> str:

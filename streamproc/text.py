@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 def clock(seconds: float) -> str:
-    """Write a time the way players do: ``7.25 s``, ``3:07``, ``1:00:00``."""
+    """Write a time the way players do: ``20 ms``, ``7.25 s``, ``3:07``, ``1:00:00``."""
+    if 0 < seconds < 0.1:
+        return f"{1000 * seconds:.3g} ms"
     if seconds < 59.95:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)

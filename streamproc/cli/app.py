@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -47,4 +49,7 @@ for _command in (live, denoise, pipe, inspect, view, devices, doctor):
 
 def main() -> None:
     """Run the command line."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A file name that the terminal cannot spell is no reason to fail when the work is done.
+        sys.stdout.reconfigure(errors="replace")
     app()

@@ -6,7 +6,6 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from ctypes import c_bool, c_double
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from ..errors import StreamprocError
+from ..interrupts import interrupts_ignored
 from ..offline import FileReport, process_file
 from ..processor import Processor
 from .console import exit_on_signal
@@ -150,7 +150,7 @@ def _run_in_processes(
     stop = context.RawValue(c_bool, False)
     with ProcessPoolExecutor(n_processes, context, _start_worker, (processing, shares, stop)) as pool:
         try:
-            with _interrupts_ignored():
+            with interrupts_ignored():
                 numbers = {pool.submit(_work, number, job): number for number, job in enumerate(jobs)}
             pending: set[Future[Outcome | None]] = set(numbers)
             while pending:
@@ -171,13 +171,3 @@ def _outcome_of(future: Future[Outcome | None], job: Job) -> Outcome | None:
     if error is None:
         return future.result()
     return Outcome(job, error=f"{job.source}: its process died ({error}); try fewer --jobs if memory is short")
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Let the processes that start in the meantime inherit that Ctrl-C is not for them, from their first moment on."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

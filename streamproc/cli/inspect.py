@@ -57,7 +57,7 @@ def inspect(
         except ModelFileError as error:  # no record, or a mismatch
             problem = error
     if as_json:
-        stdout.print_json(json.dumps(_document(processor, verify, comparison, problem)))
+        stdout.print_json(json.dumps(_document(processor, verify, comparison, problem)), ensure_ascii=True)
     else:
         stdout.print(_overview(processor))
         if comparison is not None:

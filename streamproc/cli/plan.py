@@ -127,7 +127,10 @@ def _sound_files(root: Path, folder: Path) -> Iterator[Path]:
     """Yield every sound file below `root` in a stable order, without those in the output folder."""
     from ..audio_files import READABLE
 
-    for place, folders, names in os.walk(root):
+    def refuse(error: OSError) -> None:
+        raise AudioFileError(f"{error.filename} cannot be read: {error.strerror}; what lies in it would be missed")
+
+    for place, folders, names in os.walk(root, onerror=refuse):
         here = Path(place)
         folders[:] = sorted(name for name in folders if (here / name).resolve() != folder.resolve())
         for name in sorted(names):

@@ -173,7 +173,7 @@ class Summary:
             "wall_s": self.wall_s,
             "files": files,
         }
-        stdout.print_json(json.dumps(document))
+        stdout.print_json(json.dumps(document), ensure_ascii=True)
 
 
 def _job_fields(job: Job, status: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 import soundfile
 from commands import Run, start, tree
 from helpers import noise
+
+from streamproc.audio_files import AudioReader
 
 HIGH_PASS = ("--model", "none", "--highpass", "100")
 
@@ -88,6 +91,16 @@ def test_messages_say_which_file(run: Run, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: {tmp_path / 'low.wav'}: ")
     assert tree(tmp_path / "out") == ["high.wav"]
+
+
+def test_names_that_no_terminal_can_spell(sounds: Path, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff \xe2\x99\xab.wav"))
+    process = start("denoise", sounds / "a.wav", odd, *HIGH_PASS, env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "? ?.wav" in output
+    with AudioReader(odd) as reader:
+        assert reader.info.n_frames == 16_000
 
 
 # --- what is done to the sound --------------------------------------------------------------------------------------

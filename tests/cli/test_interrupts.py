@@ -20,8 +20,9 @@ def wait_for(what: str, ready: object) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("jobs", "signal_number", "code"), [(1, signal.SIGINT, 130), (2, signal.SIGINT, 130), (2, signal.SIGTERM, 143)]
+)
 def test_denoise_ends_at_once_and_leaves_nothing(
     tmp_path: Path, model: Path, jobs: int, signal_number: signal.Signals, code: int
 ) -> None:

@@ -87,19 +87,15 @@ def test_a_click_is_shown_where_it_is(tmp_path: Path, n_frames: int) -> None:
     assert total == pytest.approx(0.25, rel=0.5 if n_frames < 1000 else 1e-2)
 
 
-def test_bad_samples_do_not_spoil_a_picture(run: Run, tmp_path: Path) -> None:
+def test_bad_samples_do_not_spoil_a_picture(tmp_path: Path) -> None:
     x = noise(1, 10_000).T
     x[5000:5010] = np.nan
     x[6000] = np.inf
-    sound = write(tmp_path / "a.wav", x)
-    assert np.isfinite(overview(sound).spectrum).all()
-    assert run("view", sound).exit_code == 0
+    assert np.isfinite(overview(write(tmp_path / "a.wav", x)).spectrum).all()
 
 
-@pytest.mark.parametrize("sample_rate", [4_000, 192_000])
-def test_silence_and_odd_rates(run: Run, tmp_path: Path, sample_rate: int) -> None:
-    sound = write(tmp_path / "a.wav", np.zeros((sample_rate // 2, 3)), sample_rate)
-    assert run("view", sound).exit_code == 0
+def test_silence_at_an_odd_rate(run: Run, tmp_path: Path) -> None:
+    assert run("view", write(tmp_path / "a.wav", np.zeros((2_000, 3)), 4_000)).exit_code == 0
 
 
 def test_a_picture_that_fails_leaves_nothing(tmp_path: Path) -> None:
