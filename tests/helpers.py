@@ -34,6 +34,15 @@ seeds = st.integers(0, 2**32 - 1)
 """Strategy: a seed for `noise`."""
 
 
+def floats(low: float, high: float) -> st.SearchStrategy[float]:
+    """Strategy: numbers in [low, high], but no subnormal ones.
+
+    A backend turns subnormals off in the whole process, as it should for sound, and hypothesis then refuses to draw
+    them.
+    """
+    return st.floats(low, high, allow_subnormal=False)
+
+
 def noise(n_channels: int, n_frames: int, seed: int = 0, level: float = 0.2) -> Block:
     """White Gaussian noise ``[n_channels, n_frames]``, every channel different."""
     return np.random.default_rng(seed).normal(0.0, level, (n_channels, n_frames)).astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.signal
-from helpers import noise, prepared, run_blocks, seeds, varying_blocks
+from helpers import floats, noise, prepared, run_blocks, seeds, varying_blocks
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,9 +27,9 @@ def stable_sections(draw):
     """Sections from poles anywhere within radius 0.9995 and any zeros."""
     rows = []
     for _ in range(draw(st.integers(1, 20))):
-        radius, angle = draw(st.floats(0.0, 0.9995)), draw(st.floats(0.0, np.pi))
-        b = [draw(st.floats(-1.0, 1.0)) for _ in range(3)]
-        scale = draw(st.floats(0.5, 2.0))
+        radius, angle = draw(floats(0.0, 0.9995)), draw(floats(0.0, np.pi))
+        b = [draw(floats(-1.0, 1.0)) for _ in range(3)]
+        scale = draw(floats(0.5, 2.0))
         rows.append(scale * np.array([*b, 1.0, -2 * radius * np.cos(angle), radius**2]))
     return np.array(rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import block_splits, noise, prepared, run_blocks, seeds, varying_blocks
+from helpers import block_splits, floats, noise, prepared, run_blocks, seeds, varying_blocks
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,19 +21,19 @@ def hostile(draw) -> Block:
     """Noise of any level, with single samples, steps and bursts of any size; up to 200 dB over full scale."""
     rng = np.random.default_rng(draw(seeds))
     n = 4000
-    x = rng.normal(0.0, 10.0 ** draw(st.floats(-3.0, 2.0)), (2, n))
+    x = rng.normal(0.0, 10.0 ** draw(floats(-3.0, 2.0)), (2, n))
     for _ in range(draw(st.integers(0, 12))):
         start, length = rng.integers(0, n), draw(st.sampled_from([1, 2, 100, 1000]))
-        x[rng.integers(0, 2), start : start + length] = rng.choice([-1.0, 1.0]) * 10.0 ** draw(st.floats(-2.0, 10.0))
+        x[rng.integers(0, 2), start : start + length] = rng.choice([-1.0, 1.0]) * 10.0 ** draw(floats(-2.0, 10.0))
     return x.astype(np.float32)
 
 
 @given(
     x=hostile(),
     blocks=block_splits(4000),
-    ceiling_db=st.floats(-40.0, 0.0),
-    release_ms=st.floats(1.0, 5000.0),
-    lookahead_ms=st.floats(0.0, 20.0),
+    ceiling_db=floats(-40.0, 0.0),
+    release_ms=floats(1.0, 5000.0),
+    lookahead_ms=floats(0.0, 20.0),
     rate=st.sampled_from([8000, 48000, 96000]),
 )
 def test_no_sample_exceeds_the_ceiling(x, blocks, ceiling_db, release_ms, lookahead_ms, rate):
@@ -42,7 +42,7 @@ def test_no_sample_exceeds_the_ceiling(x, blocks, ceiling_db, release_ms, lookah
     assert np.abs(y.astype(np.float64)).max() <= 10.0 ** (ceiling_db / 20)
 
 
-@given(x=hostile(), blocks=block_splits(4000), at=st.integers(0, 23), before_db=st.floats(-40.0, 0.0))
+@given(x=hostile(), blocks=block_splits(4000), at=st.integers(0, 23), before_db=floats(-40.0, 0.0))
 def test_ceiling_holds_while_it_moves(x, blocks, at, before_db):
     limiter = prepared(lambda: Limiter(before_db), StreamConfig(RATE, 2, 8193))
     first, rest = blocks[:at], blocks[at:]
@@ -109,7 +109,7 @@ def test_channels_share_one_gain():
     np.testing.assert_allclose(gain[0, ~clipped], gain[1, ~clipped], rtol=1e-5)
 
 
-@given(x=hostile(), lookahead_ms=st.floats(0.0, 0.5), blocks=block_splits(4000))
+@given(x=hostile(), lookahead_ms=floats(0.0, 0.5), blocks=block_splits(4000))
 def test_the_gain_itself_is_low_enough(x, lookahead_ms, blocks):
     """Nothing is left to clip: a second channel, far below the ceiling, shows the gain."""
     x = np.clip(x, -100.0, 100.0)
@@ -130,7 +130,7 @@ def test_limiting_a_steady_tone_does_not_bend_it():
     assert 10 * np.log10((spectrum.sum() - tone) / tone) < -60.0
 
 
-@given(values=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=60), data=st.data())
+@given(values=st.lists(floats(0.0, 1.0), min_size=1, max_size=60), data=st.data())
 def test_sliding_maximum(values, data):
     width = data.draw(st.integers(1, len(values)))
     result = sliding_maximum(np.array(values), width, np.empty((2, 60)))

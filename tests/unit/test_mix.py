@@ -7,6 +7,7 @@ import pytest
 from helpers import (
     assert_processor_properties,
     block_splits,
+    floats,
     noise,
     prepared,
     run_blocks,
@@ -49,8 +50,8 @@ def delayed(x: Block, delay: int) -> Block:
 
 @given(
     delay=st.integers(0, 700),
-    mix=st.floats(0.0, 1.0),
-    limit_db=st.none() | st.floats(0.0, 100.0),
+    mix=floats(0.0, 1.0),
+    limit_db=st.none() | floats(0.0, 100.0),
     blocks=block_splits(3000),
     seed=seeds,
 )
