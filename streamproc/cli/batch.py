@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from ..errors import StreamprocError
-from ..interrupts import interrupts_ignored
+from ..interrupts import signals_ignored
 from ..offline import FileReport, process_file
 from ..processor import Processor
 from .console import exit_on_signal
@@ -150,7 +150,7 @@ def _run_in_processes(
     stop = context.RawValue(c_bool, False)
     with ProcessPoolExecutor(n_processes, context, _start_worker, (processing, shares, stop)) as pool:
         try:
-            with interrupts_ignored():
+            with signals_ignored(signal.SIGINT):
                 numbers = {pool.submit(_work, number, job): number for number, job in enumerate(jobs)}
             pending: set[Future[Outcome | None]] = set(numbers)
             while pending:

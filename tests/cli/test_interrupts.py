@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from commands import sparse_wav, start, tree
 
 
-def wait_for(what: str, ready: object) -> None:
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 60
-    while not ready():  # type: ignore[operator]
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+    while not ready():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
@@ -28,11 +30,11 @@ def test_denoise_ends_at_once_and_leaves_nothing(
 ) -> None:
     sources = [sparse_wav(tmp_path / f"{name}.wav", 3600) for name in ("a", "b")]
     out = tmp_path / "out"
-    process = start("denoise", *sources, "--out", out, "--model", model, "--jobs", jobs, start_new_session=True)
-    wait_for("a growing file", lambda: any(path.stat().st_size > 10_000 for path in out.glob(".streamproc-*")))
-    started = time.monotonic()
-    os.killpg(process.pid, signal_number)  # a terminal sends it to all processes of the group
-    _, errors = process.communicate(timeout=60)
+    with start("denoise", *sources, "--out", out, "--model", model, "--jobs", jobs, start_new_session=True) as process:
+        wait_until(lambda: any(path.stat().st_size > 10_000 for path in out.glob(".streamproc-*")), process)
+        started = time.monotonic()
+        os.killpg(process.pid, signal_number)  # a terminal sends it to all processes of the group
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert time.monotonic() - started < 20
     assert tree(out) == []
