@@ -21,6 +21,7 @@ test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow or soak" --timeout 3600
 
 bench: $(VENV)/.dev
+	$(BIN)/python -m streamproc bench --pool
 	$(BIN)/python -m pytest -m bench -s -q tests/bench
 
 lint: $(VENV)/.dev

@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
+from .bench import bench
 from .denoise import denoise
 from .devices import devices
 from .doctor import doctor
 from .inspect import inspect
+from .latency import latency
 from .live import live
 from .pipe import pipe
 from .view import view
@@ -43,7 +45,7 @@ def root(
     """Clean sound with recurrent models, block by block, with a latency known to the sample."""
 
 
-for _command in (live, denoise, pipe, inspect, view, devices, doctor):
+for _command in (live, denoise, pipe, inspect, view, latency, bench, devices, doctor):
     app.command()(_command)
 
 

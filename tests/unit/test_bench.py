@@ -1,0 +1,371 @@
+"""The bench tells the truth: what takes a known time, or has a known delay, is reported with it.
+
+Machines that run tests are busy, so nothing here says that something is fast: only that it is not reported faster than
+it can have been.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter_ns
+
+import numpy as np
+import pytest
+from helpers import IdentitySpectrum
+from onnx_graphs import leaky_golden, write_model
+from typer.testing import CliRunner, Result
+
+from streamproc.backends.loader import load_model
+from streamproc.backends.onnx import OnnxModel
+from streamproc.bench import timing
+from streamproc.bench.bare import BareStep
+from streamproc.bench.cases import Case, Suite, callback_case, callbacks_suite, hop_suite, pool_suite
+from streamproc.bench.compare import compare
+from streamproc.bench.environment import Environment
+from streamproc.bench.peers import PACKAGES, peer_case
+from streamproc.bench.report import Report, Row
+from streamproc.bench.resources import Resources, measure_resources
+from streamproc.bench.runner import BenchSettings, _labels, run_bench, run_suite
+from streamproc.bench.timing import Distribution, Effort, time_hot, time_paced, undisturbed
+from streamproc.cli.app import app
+from streamproc.dsp.delay import Delay
+from streamproc.errors import BackendUnavailable, ConfigError, ModelFileError
+from streamproc.processor import BaseProcessor
+from streamproc.spec import Block
+
+BRIEF = Effort(hot_s=0.01, most_hot=100, paced=20, pause_s=0.0)
+
+
+def busy_for(microseconds: float) -> None:
+    done = perf_counter_ns() + round(1e3 * microseconds)
+    while perf_counter_ns() < done:
+        pass
+
+
+class Busy(BaseProcessor):
+    """Takes a known time, and every so many calls a longer one."""
+
+    def __init__(self, us: float, slow_us: float = 0.0, every: int = 10) -> None:
+        self.us, self.slow_us, self.every = us, slow_us, every
+        self.calls = 0
+
+    def process(self, x: Block, out: Block) -> None:
+        self.calls += 1
+        busy_for(self.slow_us if self.slow_us and self.calls % self.every == 0 else self.us)
+        np.copyto(out, x)
+
+
+def measured(case: Case, effort: Effort = BRIEF) -> Row:
+    return run_suite(Suite("test", lambda: [case]), effort)[0]
+
+
+# --- known cost, known delay ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("us", [300.0, 1500.0])
+def test_nothing_is_reported_faster_than_it_is(us: float) -> None:
+    row = measured(callback_case("busy", Busy(us), 48_000, 480))
+    for times in (row.hot, row.paced):
+        assert times.p50_us >= us
+        assert times.mean_us >= us
+        assert times.max_us >= times.p99_us >= times.p95_us >= times.p50_us
+        assert times.histogram[0][0] * times.bin_width >= us
+    assert row.audio_us == pytest.approx(10_000.0)
+    assert row.rtf >= us / 10_000.0
+    assert row.load(row.paced.p50_us) >= us / 10_000.0
+
+
+def test_rare_slow_calls_are_not_averaged_away() -> None:
+    row = measured(callback_case("busy", Busy(20.0, slow_us=2000.0), 48_000, 480))
+    for times in (row.hot, row.paced):
+        assert times.p99_us >= 1000.0
+        assert times.max_us >= 2000.0
+
+
+def test_calls_that_are_always_late_are_all_missed() -> None:
+    late = measured(callback_case("busy", Busy(1100.0), 48_000, 48))
+    assert late.misses == late.paced.n == BRIEF.paced
+
+
+def test_calls_that_cannot_be_late_are_not() -> None:
+    assert measured(Case("free", lambda: None, audio_s=3600.0)).misses == 0
+
+
+@pytest.mark.parametrize("delay", [0, 1, 1234])
+def test_a_known_delay_is_reported_exactly(delay: int) -> None:
+    facts = callback_case("delay", Delay(delay), 48_000, 128).facts
+    assert facts["latency_samples"] == delay
+    assert facts["latency_ms"].get("total", 0.0) == 1000.0 * delay / 48_000
+
+
+def test_two_costs_are_told_apart_in_one_run() -> None:
+    cases = [callback_case(f"{us}", Busy(us), 48_000, 480) for us in (50.0, 1000.0)]
+    quick, slow = run_suite(Suite("test", lambda: cases), BRIEF)
+    assert slow.hot.p50_us >= 1000.0
+    assert min(edge for edge, _ in quick.hot.histogram) < 1000.0
+
+
+# --- how it is timed ------------------------------------------------------------------------------------------------
+
+
+def test_paced_calls_take_turns_after_a_sleep_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(timing, "sleep", lambda seconds: order.append(f"sleep {seconds}"))
+    time_paced([lambda: order.append("a"), lambda: order.append("b")], replace(BRIEF, paced=2, pause_s=0.5))
+    assert order == ["sleep 0.5", "a", "sleep 0.5", "b"] * 2
+
+
+def test_hot_calls_take_turns_in_bursts() -> None:
+    order: list[str] = []
+    times = time_hot([lambda: order.append("a"), lambda: order.append("b")], BRIEF)
+    changes = sum(one != other for one, other in pairwise(order))
+    # To and fro in every round, and once more while the costs are estimated.
+    assert changes == 2 * 20 + 1
+    assert all(np.all(one > 0.0) for one in times)
+
+
+def test_progress_ends_at_one() -> None:
+    shares: list[float] = []
+    run_suite(Suite("test", lambda: [Case("free", lambda: None, 1.0)]), BRIEF, shares.append)
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0)
+
+
+def test_a_bench_leaves_the_process_as_it_was() -> None:
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    with undisturbed() as core:
+        assert not gc.isenabled()
+        if cores is not None:
+            assert os.sched_getaffinity(0) == {core}
+    assert gc.isenabled()
+    if cores is not None:
+        assert os.sched_getaffinity(0) == cores
+
+
+def test_a_distribution_says_only_what_it_can() -> None:
+    times = np.random.default_rng(0).lognormal(3.0, 1.0, 999)
+    few, many = Distribution.of(times), Distribution.of(np.append(times, 1.0))
+    assert few.p99_9_us is None
+    assert many.p99_9_us == pytest.approx(np.percentile(np.append(times, 1.0), 99.9))
+    assert sum(count for _, count in few.histogram) == few.n == 999
+    for edge, count in few.histogram:
+        assert np.count_nonzero((times >= edge * 0.999) & (times < edge * few.bin_width * 1.001)) >= count
+
+
+# --- what is timed --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "leaky.onnx")
+
+
+def test_the_step_by_hand_does_what_the_model_does(file: Path) -> None:
+    model, golden = load_model(file), leaky_golden()
+    assert isinstance(model, OnnxModel)
+    step = BareStep(model)
+    for frame, expected in zip(golden.frames, golden.outputs, strict=True):
+        step.frame[...] = frame
+        step()
+        np.testing.assert_allclose(step.result, expected, atol=1e-6)
+
+
+def test_every_row_of_a_hop_and_its_reference_exist(file: Path) -> None:
+    for model in (load_model(file), IdentitySpectrum(48_000, 256)):
+        cases = hop_suite("x", model).cases()
+        names = [case.name for case in cases]
+        assert len(set(names)) == len(names)
+        assert {case.reference for case in cases if case.reference} <= set(names)
+        assert {"model step", "whole hop", "around a free model", "callback without a step"} <= set(names)
+        for case in cases:
+            case.call()
+
+
+def test_blocks_rates_and_channels_are_varied_one_at_a_time() -> None:
+    cases = callbacks_suite("x", IdentitySpectrum(48_000, 256), [64, 256], [48_000, 16_000], [1, 2]).cases()
+    found = [tuple(case.facts[name] for name in ("sample_rate", "block", "n_channels")) for case in cases]
+    assert found == [(48_000, 64, 1), (48_000, 256, 1), (16_000, 128, 1), (48_000, 128, 2), (16_000, 128, 2)]
+    assert cases[1].facts["latency_samples"] == 256
+    assert len({case.name for case in cases}) == len(cases)
+
+
+def test_pools_stand_beside_engines() -> None:
+    cases = pool_suite("x", IdentitySpectrum(48_000, 64), [1, 3]).cases()
+    assert [case.name for case in cases] == ["1 separate engine", "pool of 1", "3 separate engines", "pool of 3"]
+    assert cases[3].reference == "3 separate engines"
+    for case in cases:
+        case.call()
+
+
+def test_peers_that_are_not_installed_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr("streamproc.bench.peers.import_module", missing)
+    for peer in PACKAGES:
+        with pytest.raises(BackendUnavailable, match=f"{peer} is left out: .* pip install"):
+            peer_case(peer)
+    with pytest.raises(ModelFileError):
+        peer_case("no_such.onnx")
+
+
+@pytest.mark.parametrize(("peer", "module"), [("rnnoise", "pyrnnoise"), ("webrtc", "webrtc_noise_gain")])
+def test_peers_that_are_installed_run(peer: str, module: str) -> None:
+    pytest.importorskip(module)
+    case = peer_case(peer)
+    case.call()
+    assert case.audio_s == 0.01
+
+
+# --- reports --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def report(file: Path) -> Report:
+    model = IdentitySpectrum(48_000, 256)
+    suites = [
+        hop_suite("m", model),
+        callbacks_suite("m", model, [64, 128], [48_000], [1]),
+        pool_suite("m", model, [1, 2]),
+    ]
+    rows = [row for suite in suites for row in run_suite(suite, BRIEF)]
+    return Report(Environment.now(), BRIEF, rows, [measure_resources(str(file))], ["something was left out"], 1)
+
+
+def test_a_report_survives_its_file(report: Report, tmp_path: Path) -> None:
+    report.save(tmp_path / "report.json")
+    again = Report.load(tmp_path / "report.json")
+    assert json.dumps(again.document()) == json.dumps(report.document())
+    assert again.rows[0].hot == report.rows[0].hot
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format_version": 99}', '{"format_version": 1, "streamproc": "0"}'])
+def test_what_is_no_report_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"report\.json"):
+        Report.load(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Report.load(tmp_path / "missing.json")
+
+
+def test_resources_are_those_of_the_file(report: Report, file: Path) -> None:
+    found: Resources = report.resources[0]
+    assert found.backend == "ONNX"
+    assert found.file_bytes == file.stat().st_size
+    assert (found.sample_rate, found.hop, found.n_state_values) == (16_000, 8, 9)
+    assert found.load_ms > 0.0
+    assert found.macs_per_second is None
+
+
+def test_a_comparison_gives_ratios_of_what_is_common(report: Report) -> None:
+    def slower(row: Row) -> Row:
+        return replace(row, hot=replace(row.hot, p50_us=2.0 * row.hot.p50_us))
+
+    machine = replace(report.environment, cpu="another", load_average=7.0)
+    new = replace(report, environment=machine, rows=[slower(row) for row in report.rows[1:]])
+    found = compare(report, new)
+    assert {change.hot_p50 for change in found.changes} == {2.0}
+    assert found.overall_hot_p50 == pytest.approx(2.0)
+    assert {change.paced_p99 for change in found.changes} == {1.0}
+    assert found.only_old == [f"{report.rows[0].suite}: {report.rows[0].name}"]
+    assert found.only_new == []
+    assert any("cpu" in warning and "another" in warning for warning in found.warnings)
+    assert any("the new report was made on a busy machine" in warning for warning in found.warnings)
+
+
+def test_pictures_are_drawn_of_what_there_is(report: Report, tmp_path: Path) -> None:
+    from streamproc.bench.plots import save_pictures
+
+    pictures = save_pictures(report, tmp_path / "new" / "folder")
+    assert [picture.name for picture in pictures] == [
+        "hop.png",
+        "spread.png",
+        "blocks.png",
+        "budget.png",
+        "streams.png",
+    ]
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    assert save_pictures(replace(report, rows=[]), tmp_path) == []
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.setattr("streamproc.bench.runner.QUICK", replace(BRIEF, hot_s=0.001, paced=5))
+    monkeypatch.setenv("COLUMNS", "120")
+    return lambda *arguments: CliRunner().invoke(app, ["bench", *map(str, arguments)])
+
+
+def test_the_whole_command(run: Callable[..., Result], file: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    few = ("--quick", "--blocks", "64,128", "--rates", "16000,48000", "--channels", "1")
+    result = run(file, *few, "--json", first, "--pool", "--against", file, "--plot", tmp_path / "pictures")
+    assert result.exit_code == 0, result.output
+    for words in ("whole hop by hand", "16000 Hz, block 64, mono", "48000 Hz, block 128", "side by side", "streams"):
+        assert words in result.stdout
+    assert (tmp_path / "pictures" / "hop.png").is_file()
+    result = run(file, *few, "--json", second, "--compare", first)
+    assert result.exit_code == 0, result.output
+    assert "geometric mean" in result.stdout
+    assert "only before" in result.stdout
+    report = Report.load(second)
+    assert report.pinned_to is None or report.pinned_to in os.sched_getaffinity(0)
+    assert report.rows[0].suite == "hop · leaky"
+
+
+@pytest.mark.parametrize(
+    ("models", "labels"),
+    [
+        (["denoise", "a/b.onnx"], ["denoise", "b"]),
+        (["a/b.onnx", "a/b.ts"], ["b.onnx", "b.ts"]),
+        (["a/b.onnx", "c/b.onnx"], ["a/b.onnx", "c/b.onnx"]),
+    ],
+)
+def test_models_that_share_a_name_are_told_apart(models: list[str], labels: list[str]) -> None:
+    assert _labels(models) == labels
+
+
+def test_a_model_is_not_timed_twice(file: Path) -> None:
+    with pytest.raises(ConfigError, match="twice"):
+        run_bench(BenchSettings([str(file), str(file)], quick=True))
+
+
+def measure_nothing(name: str) -> Resources:
+    return Resources(name, name, "ONNX", 16_000, 8, 0, 1, 9, None, 1.0, 1.0, 1.0, 1.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--blocks", "x"), "--blocks must be whole numbers"),
+        (("--rates", "0"), "--rates must be whole numbers"),
+        (("no_such.onnx",), "there is no such file"),
+        (("--compare", "no_such.json"), "cannot be read"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(run: Callable[..., Result], arguments: tuple[str, ...], message: str) -> None:
+    result = run("--quick", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_peer_that_is_missing_does_not_stop_the_others(
+    run: Callable[..., Result], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> Case:
+        raise BackendUnavailable("rnnoise is left out: pyrnnoise is not installed; pip install pyrnnoise")
+
+    monkeypatch.setitem(PACKAGES, "rnnoise", missing)
+    monkeypatch.setattr("streamproc.bench.runner.measure_resources", measure_nothing)
+    result = run(file, "--quick", "--against", "rnnoise", "--blocks", "64", "--rates", "16000", "--channels", "1")
+    assert result.exit_code == 0, result.output
+    assert "rnnoise is left out" in result.stderr
