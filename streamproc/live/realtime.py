@@ -47,7 +47,7 @@ class RealtimeReport:
 @contextmanager
 def realtime(
     audio_threads: Callable[[], Iterable[int]] = tuple,
-    switch_interval_ms: float = 0.5,
+    switch_interval_ms: float = 0.1,
     collect_every_s: float = 0.5,
     priority: bool = True,
 ) -> Iterator[Callable[[], RealtimeReport]]:
@@ -59,7 +59,8 @@ def realtime(
         Native ids of the threads to raise, asked for again and again because a callback's thread is known only once it
         has run: ``lambda: engine.audio_threads``.
     switch_interval_ms : float
-        A shorter one that is set already stays.
+        A shorter one that is set already stays. Beside a busy Python thread, blocks of 64 samples and the shipped
+        model, 0.5 ms lost a quarter of all blocks and 0.1 ms one in a thousand (tests/bench/test_live_modes.py).
     collect_every_s : float
         Garbage is collected this often, by a thread of its own. Everything that exists now is left out for good
         (`gc.freeze`), and most collections look at the newest objects only, so one takes microseconds; the audio

@@ -46,10 +46,10 @@ def settings() -> tuple[float, bool, int]:
 def test_settings_change_and_come_back() -> None:
     before = settings()
     with realtime() as report:
-        assert sys.getswitchinterval() == pytest.approx(0.0005)
+        assert sys.getswitchinterval() == pytest.approx(0.0001, abs=2e-6)
         assert not gc.isenabled()
         assert gc.get_freeze_count() > 1000
-        assert report().switch_interval_ms == pytest.approx(0.5)
+        assert report().switch_interval_ms == pytest.approx(0.1, abs=0.002)
     assert settings() == before
 
 
@@ -73,10 +73,10 @@ def test_one_inside_another() -> None:
 
 def test_a_shorter_interval_stays() -> None:
     before = sys.getswitchinterval()
-    sys.setswitchinterval(0.0001)
+    sys.setswitchinterval(0.00005)
     try:
         with realtime():
-            assert sys.getswitchinterval() == pytest.approx(0.0001, abs=2e-6)
+            assert sys.getswitchinterval() == pytest.approx(0.00005, abs=2e-6)
     finally:
         sys.setswitchinterval(before)
 
