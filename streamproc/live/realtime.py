@@ -79,13 +79,19 @@ def realtime(
     ...     print(report())
     """
     with ExitStack() as restore:
-        restore.callback(sys.setswitchinterval, sys.getswitchinterval())
-        sys.setswitchinterval(min(sys.getswitchinterval(), switch_interval_ms / 1000.0))
+        before_s = sys.getswitchinterval()
+        restore.callback(_set_switch_interval, before_s)
+        _set_switch_interval(min(before_s, switch_interval_ms / 1000.0))
         _tame_collector(restore)
         caretaker = _Caretaker(audio_threads if priority else tuple, collect_every_s)
         restore.callback(caretaker.stop)
         caretaker.start()
         yield caretaker.report
+
+
+def _set_switch_interval(seconds: float) -> None:
+    # The interpreter cuts to whole microseconds; half of one more makes that the nearest.
+    sys.setswitchinterval(seconds + 0.5e-6)
 
 
 def _tame_collector(restore: ExitStack) -> None:
