@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 
 import typer
 
 from streamproc.errors import StreamprocError
 
-COMMANDS = ("train", "evaluate", "onnx", "torchscript", "verify")
+COMMANDS = ("train", "evaluate", "onnx", "torchscript", "verify", "demo-clip")
 
 
 def make_app() -> typer.Typer:
@@ -22,9 +21,8 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for name in COMMANDS:
-        module = f"export.commands.{name}"
-        if importlib.util.find_spec(module) is not None:
-            app.command(name)(getattr(importlib.import_module(module), name))
+        function = name.replace("-", "_")
+        app.command(name)(getattr(importlib.import_module(f"export.commands.{function}"), function))
     return app
 
 
