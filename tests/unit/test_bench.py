@@ -369,3 +369,10 @@ def test_a_peer_that_is_missing_does_not_stop_the_others(
     result = run(file, "--quick", "--against", "rnnoise", "--blocks", "64", "--rates", "16000", "--channels", "1")
     assert result.exit_code == 0, result.output
     assert "rnnoise is left out" in result.stderr
+
+
+def test_the_command_explains_itself_with_examples() -> None:
+    result = CliRunner().invoke(app, ["bench", "--help"])
+    assert result.exit_code == 0
+    assert "Examples" in result.stdout
+    assert "streamproc bench" in result.stdout

@@ -171,3 +171,10 @@ def test_a_model_that_keeps_nothing_of_the_probe_proves_nothing(model: Path, mon
     result = run("--model", model, "--measure")
     assert result.exit_code == 0
     assert "too much altered to tell" in " ".join(result.stdout.split())
+
+
+def test_the_command_explains_itself_with_examples() -> None:
+    result = CliRunner().invoke(app, ["latency", "--help"])
+    assert result.exit_code == 0
+    assert "Examples" in result.stdout
+    assert "streamproc latency" in result.stdout
