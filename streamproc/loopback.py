@@ -111,6 +111,37 @@ class Loopback:
         }
 
 
+def declared_latency(source: str | None, sink: str | None, sample_rate: int) -> tuple[str, LatencyBreakdown]:
+    """Return what devices say about themselves when they are asked for low latency.
+
+    Parameters
+    ----------
+    source, sink : str, optional
+        Words that choose the devices; the system's defaults where left out.
+    sample_rate : int
+        Of the stream, in Hz.
+
+    Returns
+    -------
+    name : str
+        Of both.
+    latency : LatencyBreakdown
+        ``device_in`` and ``device_out``.
+
+    Raises
+    ------
+    DeviceError
+        If no device, or more than one, is meant.
+    """
+    devices = list_devices()
+    microphone, loudspeaker = find_device(source, "input", devices), find_device(sink, "output", devices)
+    latency = LatencyBreakdown(
+        device_in=Fraction(round(microphone.input_latency_s * sample_rate)),
+        device_out=Fraction(round(loudspeaker.output_latency_s * sample_rate)),
+    )
+    return " and ".join(dict.fromkeys((str(microphone), str(loudspeaker)))), latency
+
+
 def measure_loopback(source: str | None, sink: str | None, sample_rate: int, block: int, n_sweeps: int = 5) -> Loopback:
     """Play sweeps through an output, record them from an input, and measure how long they took.
 

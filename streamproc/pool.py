@@ -6,9 +6,9 @@ So a machine serves several times as many streams from a pool as from as many en
     pool = StreamPool(load_model("denoise"), max_streams=64)
     alice, bob = pool.open(), pool.open()
 
-    clean = pool.process({alice: x, bob: y})     # any number of frames each, and as many come back
+    clean = pool.process({alice: x, bob: y})  # any number of frames each, and as many come back
 
-    alice.push(x)                                # or in three steps, where sound comes and goes at its own pace
+    alice.push(x)  # or in three steps, where sound comes and goes at its own pace
     pool.step()
     clean = alice.pull(128)
 """

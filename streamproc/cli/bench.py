@@ -29,7 +29,7 @@ _REFRESH_S = 0.25
 def bench(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL...]", help="Shipped models or model files. [dim]default: denoise[/dim]"),
+        typer.Argument(metavar="MODEL", help="Shipped models or model files. [dim]default: denoise[/dim]"),
     ] = None,
     against: Annotated[
         str,

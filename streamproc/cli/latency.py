@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ..errors import ConfigError
 from . import options
-from .console import ExitCode, command, complain, stderr, stdout
+from .console import ExitCode, command, complain, note, stderr, stdout
 
 if TYPE_CHECKING:
     from ..latency import HostPath, LatencyMeasurement
@@ -76,10 +76,10 @@ def latency(
     ] = False,
     repeats: Annotated[int, typer.Option("--repeats", min=1, metavar="N", help="Sweeps of --loopback.")] = 5,
     input_device: Annotated[
-        str | None, typer.Option("--input", "-i", metavar="WORDS", help="Words that choose the input of --loopback.")
+        str | None, typer.Option("--input", "-i", metavar="WORDS", help="Words that choose the input.")
     ] = None,
     output_device: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="WORDS", help="Words that choose the output of --loopback.")
+        str | None, typer.Option("--output", "-o", metavar="WORDS", help="Words that choose the output.")
     ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="Draw the budget.")] = None,
     as_json: options.JsonOption = False,
@@ -95,16 +95,21 @@ def latency(
 
     processor = load(model)
     path = HostPath(rate, block or None, channels, mode.value)
-    device = least_device(path)
-    looped = None
+    device, looped = least_device(path), None
+    remark = "device in is the least that any device needs; most keep more in stock: --loopback measures yours"
+    if (loopback or input_device or output_device) and not block:
+        raise ConfigError("devices have no blocks of any size: give a --block")
     if loopback:
-        if not block:
-            raise ConfigError("--loopback needs a --block: devices have no blocks of any size")
         from ..loopback import measure_loopback
 
         with stderr.status("playing sweeps and listening", spinner="dots"):
             looped = measure_loopback(input_device, output_device, rate, block, repeats)
-        device = looped.as_device()
+        device, remark = looped.as_device(), ""
+    elif input_device or output_device:
+        from ..loopback import declared_latency
+
+        names, device = declared_latency(input_device, output_device, rate)
+        remark = f"device in and out are what {names} say about themselves: --loopback measures them"
     parts = budget(processor, path, device)
     measurements: dict[str, LatencyMeasurement] = {}
     if measure:
@@ -120,11 +125,8 @@ def latency(
         blocks = f"blocks of {block}" if block else "blocks of any size"
         stdout.print(Text.assemble((processor.model.spec.name, "bold cyan"), f" · {rate} Hz, {where}, {blocks}"))
         stdout.print(_table(parts, rate))
-        if block and looped is None:
-            stdout.print(
-                "device in is the least that any device needs; most keep more in stock: --loopback measures yours",
-                style="dim",
-            )
+        if block and remark:
+            stdout.print(Text(remark, "dim"), soft_wrap=True)
         for what, found in measurements.items():
             stdout.print(_verdict(what, found))
         if looped is not None:
@@ -137,6 +139,7 @@ def latency(
             plot,
             f"Latency with {processor.model.spec.name}, {mode.value}",
         )
+        note(str(plot))
     if measurements and not measurements[_PATH].agrees:
         complain("measured and declared latency differ; this is a bug in streamproc, please report it")
         raise typer.Exit(ExitCode.FAILED)

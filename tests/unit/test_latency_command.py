@@ -26,6 +26,7 @@ from streamproc.latency import (
     sweep,
     voice,
 )
+from streamproc.live.choice import Device
 from streamproc.model_processor import ModelProcessor
 from streamproc.processor import Passthrough
 
@@ -156,6 +157,17 @@ def test_a_loop_needs_blocks(model: Path) -> None:
     result = run("--model", model, "--block", 0, "--loopback")
     assert result.exit_code == 2
     assert isinstance(result.exception, SystemExit | ConfigError)
+
+
+def test_devices_say_what_they_add(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Device("card", "card", "ALSA", 0, 1, 2, 48_000, input_latency_s=0.005, output_latency_s=0.01)
+    monkeypatch.setattr("streamproc.loopback.list_devices", lambda: [card])
+    document = json.loads(run("--model", model, "--input", "card", "--output", "card", "--json").stdout)
+    assert (document["latency_samples"]["device_in"], document["latency_samples"]["device_out"]) == (240.0, 480.0)
+    result = run("--model", model, "--output", "card")
+    assert "device out" in result.stdout
+    assert "what card (ALSA) say about themselves" in result.stdout
+    assert run("--model", model, "--output", "no such").exit_code == 2
 
 
 def test_declared_and_measured_that_differ_are_a_failure(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
