@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,7 +105,8 @@ def latency(
 
         with stderr.status("playing sweeps and listening", spinner="dots"):
             looped = measure_loopback(input_device, output_device, rate, block, repeats)
-        device, remark = looped.as_device(), ""
+        # JACK's block is the server's, whatever was asked for.
+        path, device, remark = replace(path, block=looped.block), looped.as_device(), ""
     elif input_device or output_device:
         from ..loopback import declared_latency
 
@@ -122,7 +124,7 @@ def latency(
         stdout.print_json(json.dumps(document))
     else:
         where = "mono" if channels == 1 else f"{channels} channels"
-        blocks = f"blocks of {block}" if block else "blocks of any size"
+        blocks = f"blocks of {path.block}" if path.block else "blocks of any size"
         stdout.print(Text.assemble((processor.model.spec.name, "bold cyan"), f" · {rate} Hz, {where}, {blocks}"))
         stdout.print(_table(parts, rate))
         if block and remark:
@@ -135,7 +137,7 @@ def latency(
         from ..bench.plots import save_budget
 
         save_budget(
-            {f"{rate} Hz, block {block or 'any'}": parts.ms(rate)},
+            {f"{rate} Hz, block {path.block or 'any'}": parts.ms(rate)},
             plot,
             f"Latency with {processor.model.spec.name}, {mode.value}",
         )
