@@ -132,8 +132,8 @@ class JsonReporter(Reporter):
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + JSON_PERIOD_S
             if isinstance(now, Outage):
-                seconds = time.monotonic() - now.since
-                _print({"event": "outage", "reason": now.reason, "attempt": now.attempt, "seconds": seconds})
+                outage = {"reason": now.reason, "attempt": now.attempt, "obstacle": now.obstacle}
+                _print({"event": "outage", **outage, "seconds": time.monotonic() - now.since})
             else:
                 _print(_document("status", now, totals))
         time.sleep(PERIOD_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from dataclasses import replace
 
 from ..errors import StreamprocError
 from ..interrupts import signals_ignored
@@ -59,15 +60,19 @@ def _watch(process: LiveProcess, reporter: Reporter, duration: float | None) -> 
             if key == "q":
                 return
             if isinstance(now, SessionStatus):
-                _obey(key, process, now)
+                now = _obey(key, process, now)
 
 
-def _obey(key: str, process: LiveProcess, now: SessionStatus) -> None:
-    """Do what a key says."""
+def _obey(key: str, process: LiveProcess, now: SessionStatus) -> SessionStatus:
+    """Do what a key says; return what the status will be, for the keys that follow before it is known."""
     if key == "b":
-        process.set_bypass(not now.bypass)
+        now = replace(now, bypass=not now.bypass)
+        process.set_bypass(now.bypass)
     elif key in "+=-" and now.attenuation_limit_db is not None:
-        process.set_attenuation_limit(next_limit_db(now.attenuation_limit_db, up=key != "-"))
+        limit_db = next_limit_db(now.attenuation_limit_db, up=key != "-")
+        now = replace(now, attenuation_limit_db=limit_db)
+        process.set_attenuation_limit(limit_db)
+    return now
 
 
 def next_limit_db(limit_db: float, up: bool) -> float:

@@ -115,6 +115,12 @@ class _Library:
         if self._module is not None:
             atexit.unregister(self._module._exit_handler)
 
+    def release(self) -> None:
+        """Terminate PortAudio if it is in use and answers."""
+        module, self._module = self._module, None
+        if module is not None and self._abandoned is None:
+            within(CLOSE_TIMEOUT_S, "letting go of the audio system", module._terminate)
+
     def loaded(self) -> bool:
         """Whether PortAudio is there and was not given up."""
         return self._module is not None and self._abandoned is None
@@ -134,6 +140,17 @@ def _import_sounddevice() -> ModuleType:
     import sounddevice
 
     return sounddevice  # type: ignore[no-any-return]
+
+
+def release() -> None:
+    """Say goodbye to the sound server, if that is possible; afterwards this process is to use no device any more.
+
+    Raises
+    ------
+    DeviceLost
+        If it did not answer.
+    """
+    _library.release()
 
 
 def portaudio_command() -> str:

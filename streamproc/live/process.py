@@ -29,6 +29,7 @@ from .. import errors
 from ..errors import DeviceError, DeviceLost, EngineError, StreamprocError
 from ..interrupts import signals_ignored
 from ..processor import Processor
+from .devices import release
 from .session import LiveSession, SessionSettings, SessionStatus
 
 START_TIMEOUT_S = 60.0
@@ -47,8 +48,11 @@ class Outage:
     """There is no sound: a device has gone, and another attempt to open it is being made or waited for."""
 
     reason: str
+    """How it began."""
     attempt: int
     """Attempts so far."""
+    obstacle: str
+    """Why the last attempt failed; empty before the first one has."""
     since: float
     """When it began, in seconds of `time.monotonic`."""
     next_attempt: float
@@ -283,15 +287,17 @@ class LiveProcess:
         self._past.outages += 1
         self._status = None
         now = time.monotonic()
-        self._outage = Outage(reason, 0, now, now)
-        self._try_later(reason)
+        self._outage = Outage(reason, 0, "", now, now)
+        self._try_later("")
 
-    def _try_later(self, reason: str) -> None:
+    def _try_later(self, obstacle: str) -> None:
         self._end()
         assert self._outage is not None
         attempt = self._outage.attempt
         pause = min(FIRST_PAUSE_S * 2**attempt, LONGEST_PAUSE_S)
-        self._outage = replace(self._outage, reason=reason, attempt=attempt + 1, next_attempt=time.monotonic() + pause)
+        self._outage = replace(
+            self._outage, attempt=attempt + 1, obstacle=obstacle, next_attempt=time.monotonic() + pause
+        )
 
     def _end(self) -> None:
         """Make sure that the other process has ended."""
@@ -374,7 +380,10 @@ def _live(
             orphaned = True
     if orphaned and on_orphaned is not None:
         on_orphaned()
-    # Not the usual end: that would terminate PortAudio, which can hang or abort, and wait for threads that hang.
+    # A JACK server that has to find out by itself that a client is gone may stop everybody's sound for a while.
+    with suppress(DeviceError):
+        release()
+    # Not the usual end, which would wait for threads that hang.
     os._exit(0)
 
 

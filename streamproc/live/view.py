@@ -23,6 +23,7 @@ from ..text import clock, counted
 from .process import LiveTotals, Outage
 from .session import SessionStatus
 
+WIDTH = 80
 METER_WIDTH = 30
 _LOWEST_DBFS = -60.0
 _MOST_REMOVED_DB = 30.0
@@ -37,6 +38,8 @@ _PARTS = (
     ("device_out", "output", "bright_blue"),
 )
 """Parts of the latency in the order of the signal path: name, word for people, colour."""
+
+_LEGEND_COLUMNS = 3
 
 _BYPASS_WORDS = {
     "user": ("bypass", "yellow", "you hear the input, at the same latency"),
@@ -69,12 +72,12 @@ class LiveView:
         return Panel(
             Group(*body, *footer),
             title=f"[bold]streamproc live[/bold] · {_plain(self._title)}",
-            subtitle=clock(time.monotonic() - self._begun),
+            subtitle=clock(int(time.monotonic() - self._begun)),
             title_align="left",
             subtitle_align="right",
             border_style="red" if isinstance(now, Outage) else "dim",
             padding=(1, 2),
-            width=88,
+            width=WIDTH,
         )
 
     def _session(self, status: SessionStatus, totals: LiveTotals) -> Sequence[RenderableType]:
@@ -103,15 +106,15 @@ class LiveView:
     def _outage(self, outage: Outage) -> Sequence[RenderableType]:
         wait = outage.next_attempt - time.monotonic()
         when = f"in {math.ceil(wait)} s" if wait > 0 else "now"
+        attempt = Text.assemble(f"attempt {outage.attempt} to get it back: {when}")
+        if outage.obstacle:
+            attempt.append(f"   {_shortened(outage.obstacle.splitlines()[0], 60)}", style="dim")
         return [
-            Text("silence", style="bold red"),
+            Text.assemble(("silence", "bold red"), f" for {clock(int(time.monotonic() - outage.since))}"),
             Text(outage.reason),
             Text(),
-            Text(
-                f"attempt {outage.attempt} to get it back: {when}; "
-                f"gone for {clock(time.monotonic() - outage.since)}. No other device takes its place.",
-                style="dim",
-            ),
+            attempt,
+            Text("No other device takes its place.", style="dim"),
         ]
 
 
@@ -132,7 +135,7 @@ def _level(dbfs: float, name: str) -> Text:
     style = "red" if dbfs > -3.0 else "yellow" if dbfs > -12.0 else "green"
     figure = f"{dbfs:6.1f} dB" if math.isfinite(dbfs) else "  silent "
     bar = _bar(1.0 - dbfs / _LOWEST_DBFS, METER_WIDTH, style)
-    return Text.assemble(bar, f" {figure}  ", (_shortened(name, 28), "dim"))
+    return Text.assemble(bar, f" {figure}  ", (_shortened(name, 21), "dim"))
 
 
 def _removed(removed_db: float, limit_db: float | None, bypassed: bool) -> Text:
@@ -157,11 +160,12 @@ def _load(status: SessionStatus) -> Text:
     engine = status.engine
     style = "red" if engine.load_p99 > 0.9 else "yellow" if engine.load_p99 > 0.6 else "default"
     return Text.assemble(
-        f"{engine.load_p50:.0%} ",
-        ("half of the time,  ", "dim"),
-        (f"{engine.load_p99:.0%} ", style),
-        ("99 % of the time   ", "dim"),
-        f"step {engine.step_p50_us / 1000:.2f} ms",
+        f"{engine.load_p50:.0%}",
+        (" typical   ", "dim"),
+        (f"{engine.load_p99:.0%}", style),
+        (" at the 99th percentile   ", "dim"),
+        f"{engine.step_p50_us / 1000:.2f} ms",
+        (" a step", "dim"),
     )
 
 
@@ -181,13 +185,16 @@ def _dropouts(totals: LiveTotals) -> Text:
 def _latency(status: SessionStatus) -> RenderableType:
     parts = status.latency.ms(status.sample_rate)
     total = max(parts["total"], 1e-9)
-    bar, legend = Text(), Text()
+    bar, shown = Text(), []
     for name, word, colour in _PARTS:
         if parts[name] > 0:
             bar.append("━" * max(1, round(parts[name] / total * METER_WIDTH)), style=colour)
-            legend.append("■ ", style=colour).append(f"{word} {parts[name]:.1f}   ")
+            shown.append(Text.assemble(("■ ", colour), f"{word} ", (f"{parts[name]:.1f}", "bold")))
     bar.append(f"  {parts['total']:.1f} ms", style="bold")
-    bar.append(f"  {status.latency.total} samples at {status.sample_rate} Hz", style="dim")
+    bar.append(f"  {status.latency.total:,} samples", style="dim")
+    legend = Table.grid(padding=(0, 3))
+    for first in range(0, len(shown), _LEGEND_COLUMNS):
+        legend.add_row(*shown[first : first + _LEGEND_COLUMNS])
     return Group(bar, legend)
 
 

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import fcntl
 import importlib.util
 import itertools
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-SAMPLE_RATE = 48_000
+Signal = npt.NDArray[np.float32]
 
-_numbers = itertools.count()
+SAMPLE_RATE = 48_000
 
 
 def require(*programs: str, module: str | None = None) -> None:
@@ -66,7 +70,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.name = f"streamproc-test-{os.getpid()}-{next(_numbers)}"
+        self.name, self._claim = _claim_name()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -112,6 +116,29 @@ class Server:
             self.process.wait(3.0)
         self.process = None
 
+    def close(self) -> None:
+        """End the server and give its name back."""
+        self.end()
+        self._claim.close()
+
+
+def _claim_name() -> tuple[str, TextIO]:
+    """Return a server name that nobody uses, and what holds it.
+
+    Few names, used again and again: JACK has room for eight servers on a machine, and a name that was killed keeps its
+    place until it is used once more.
+    """
+    for number in itertools.count():
+        name = f"streamproc-test-{number}"
+        claim = (Path(tempfile.gettempdir()) / f"{name}.lock").open("w")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            claim.close()
+        else:
+            return name, claim
+    raise AssertionError("counting does not end")
+
 
 class JackServer(Server):
     """``jackd`` with the dummy driver.
@@ -140,7 +167,7 @@ class JackServer(Server):
         }
 
     def command(self) -> list[str]:
-        mode = ["-S", "-t", "5000"] if self.patient else []
+        mode = ["-S", "-t", "2000"] if self.patient else []
         driver = ["-d", "dummy", "-r", str(SAMPLE_RATE), "-p", str(self.period)]
         return ["jackd", "-n", self.name, "--no-realtime", *mode, *driver]
 
@@ -164,7 +191,8 @@ class JackProbe:
     """Two JACK clients that play a signal into others and record what they answer, sample by sample.
 
     They are two so that the graph has no loop: what is recorded in a cycle is the answer to what was played in it. Both
-    count samples by the server's clock; `played` and `recorded` say for each whether it was.
+    count samples by the server's clock; `played` and `recorded` say for each whether it was. They live in a process of
+    their own, because a JACK client whose server is in trouble may never come back.
 
     Attributes
     ----------
@@ -175,82 +203,134 @@ class JackProbe:
     source = "probe-microphone"
     sink = "probe-loudspeaker"
 
-    def __init__(self, server: JackServer, signal_to_play: npt.NDArray[np.float32]) -> None:
+    def __init__(self, server: JackServer, signal_to_play: Signal) -> None:
+        context = get_context("spawn")
         n = signal_to_play.size
-        self.signal = signal_to_play
-        self.answer = np.zeros(n, np.float32)
-        self.played = np.zeros(n, np.bool_)
-        self.recorded = np.zeros(n, np.bool_)
-        self.xruns: list[int] = []
-        """Positions in the signal at which the server reported one."""
-        self._armed = False
-        self._start: int | None = None
-        self._reached = -1
-        self._player = server.client(self.source)
-        self._recorder = server.client(self.sink)
-        self._out = self._player.outports.register("out_1")
-        self._in = self._recorder.inports.register("in_1")
-        self._player.set_process_callback(self._play)
-        self._recorder.set_process_callback(self._record)
-        self._recorder.set_xrun_callback(lambda _delay: self.xruns.append(self._reached))
-        self._player.activate()
-        self._recorder.activate()
+        self._shared = ProbeMemory(
+            signal=context.RawArray("f", n),
+            answer=context.RawArray("f", n),
+            played=context.RawArray("b", n),
+            recorded=context.RawArray("b", n),
+            armed=context.RawValue("b", False),
+            reached=context.RawValue("q", -1),
+            ready=context.RawValue("b", False),
+            ended=context.RawValue("b", False),
+        )
+        self.signal[:] = signal_to_play
+        self._process = context.Process(target=_probe, args=(server.name, self._shared), daemon=True)
+        self._process.start()
+        wait_for(lambda: self._shared.ready.value, 20.0, "the probe to join the server")
+
+    @property
+    def signal(self) -> Signal:
+        return np.frombuffer(self._shared.signal, np.float32)
+
+    @property
+    def answer(self) -> Signal:
+        return np.frombuffer(self._shared.answer, np.float32)
+
+    @property
+    def played(self) -> npt.NDArray[np.bool_]:
+        return np.frombuffer(self._shared.played, np.bool_)
+
+    @property
+    def recorded(self) -> npt.NDArray[np.bool_]:
+        return np.frombuffer(self._shared.recorded, np.bool_)
 
     def begin(self) -> None:
         """Start the signal; until now there was silence."""
-        self._armed = True
+        self._shared.armed.value = True
 
     @property
     def finished(self) -> bool:
         """Whether the signal is at its end."""
-        return self._reached >= self.signal.size
-
-    def _position(self, client: Any) -> int:
-        """Return the place in the signal where a cycle begins; to be called from the client's callback."""
-        assert self._start is not None
-        # The server's clock has 32 bits.
-        return int((client.last_frame_time - self._start + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
-
-    def _part(self, client: Any, frames: int) -> tuple[slice, slice] | None:
-        """Return which part of the signal a cycle is about, and which part of the cycle that is."""
-        if self._start is None:
-            return None
-        position = self._position(client)
-        first, last = max(position, 0), min(position + frames, self.signal.size)
-        return (slice(first, last), slice(first - position, last - position)) if first < last else None
-
-    def _play(self, frames: int) -> None:
-        if self._armed and self._start is None:
-            # A few cycles ahead, so that both clients know it before it comes.
-            self._start = (self._player.last_frame_time + 2048) & 0xFFFFFFFF
-        block = self._out.get_array()
-        block.fill(0.0)
-        part = self._part(self._player, frames)
-        if part is not None:
-            of_signal, of_block = part
-            block[of_block] = self.signal[of_signal]
-            self.played[of_signal] = True
-
-    def _record(self, frames: int) -> None:
-        if self._start is None:
-            return
-        part = self._part(self._recorder, frames)
-        self._reached = self._position(self._recorder)
-        if part is not None:
-            of_signal, of_block = part
-            self.answer[of_signal] = self._in.get_array()[of_block]
-            self.recorded[of_signal] = True
+        return bool(self._shared.reached.value >= self.signal.size)
 
     def close(self) -> None:
-        for client in (self._player, self._recorder):
-            client.deactivate(ignore_errors=True)
-            client.close(ignore_errors=True)
+        self._shared.ended.value = True
+        self._process.join(3.0)
+        self._process.kill()
+        self._process.join()
+
+
+@dataclass
+class ProbeMemory:
+    """What a probe and its process share."""
+
+    signal: Any
+    answer: Any
+    played: Any
+    recorded: Any
+    armed: Any
+    reached: Any
+    ready: Any
+    ended: Any
+
+
+def _probe(server_name: str, shared: ProbeMemory) -> None:
+    """Run the clients of a probe; the body of its process."""
+    import jack
+
+    silence_jack()
+    signal_to_play, answer = np.frombuffer(shared.signal, np.float32), np.frombuffer(shared.answer, np.float32)
+    player = jack.Client(JackProbe.source, servername=server_name, no_start_server=True)
+    recorder = jack.Client(JackProbe.sink, servername=server_name, no_start_server=True)
+    outport, inport = player.outports.register("out_1"), recorder.inports.register("in_1")
+    start: list[int] = []
+
+    def position(client: Any) -> int:
+        """Return the place in the signal where this cycle begins."""
+        # The server's clock has 32 bits.
+        return int((client.last_frame_time - start[0] + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
+
+    def part(first: int, frames: int) -> tuple[slice, slice]:
+        """Return which part of the signal a cycle is about, and which part of the cycle that is."""
+        begin, end = max(first, 0), max(0, min(first + frames, signal_to_play.size))
+        return slice(begin, end), slice(begin - first, max(begin, end) - first)
+
+    def play(frames: int) -> None:
+        if shared.armed.value and not start:
+            # A few cycles ahead, so that both clients know it before it comes.
+            start.append((player.last_frame_time + 2048) & 0xFFFFFFFF)
+        block = outport.get_array()
+        block.fill(0.0)
+        if start:
+            of_signal, of_block = part(position(player), frames)
+            block[of_block] = signal_to_play[of_signal]
+            shared.played[of_signal] = [True] * len(range(signal_to_play.size)[of_signal])
+
+    def record(frames: int) -> None:
+        if start:
+            first = position(recorder)
+            of_signal, of_block = part(first, frames)
+            answer[of_signal] = inport.get_array()[of_block]
+            shared.recorded[of_signal] = [True] * len(range(signal_to_play.size)[of_signal])
+            shared.reached.value = first
+
+    player.set_process_callback(play)
+    recorder.set_process_callback(record)
+    player.activate()
+    recorder.activate()
+    shared.ready.value = True
+    while not shared.ended.value:
+        time.sleep(0.05)
+    for client in (player, recorder):
+        client.deactivate(ignore_errors=True)
+        client.close(ignore_errors=True)
+
+
+def silence_jack() -> None:
+    """Keep the JACK library from printing."""
+    import jack
+
+    jack.set_error_function(lambda _message: None)
+    jack.set_info_function(lambda _message: None)
 
 
 class PulseServer(Server):
-    """PulseAudio with two sinks that lead nowhere: ``speakers``, and ``room``, whose monitor is the microphone."""
+    """PulseAudio with two sinks that lead nowhere: ``speakers``, and ``room``, in which ``microphone`` stands."""
 
-    MICROPHONE = "room.monitor"
+    MICROPHONE = "microphone"
     SPEAKERS = "speakers"
 
     @property
@@ -275,6 +355,7 @@ class PulseServer(Server):
         load = [
             f"module-native-protocol-unix socket={self.socket} auth-anonymous=1",
             *(f"module-null-sink sink_name={name} rate={SAMPLE_RATE}" for name in ("room", self.SPEAKERS)),
+            f"module-remap-source source_name={self.MICROPHONE} master=room.monitor",
         ]
         options = ["-n", "--daemonize=no", "--exit-idle-time=-1", "--disallow-exit", "--use-pid-file=no"]
         return ["pulseaudio", *options, *(part for module in load for part in ("-L", module))]
@@ -298,10 +379,11 @@ class PulseServer(Server):
         """Play a sound file into a sink; by default into the room that the microphone hears."""
         return subprocess.Popen(["paplay", f"--device={sink}", str(file)], env={**os.environ, **self.environment})
 
-    def record(self, source: str, seconds: float) -> npt.NDArray[np.float32]:
+    def record(self, source: str, seconds: float) -> Signal:
         """Return what a source gives, mono."""
         recorder = subprocess.Popen(
-            ["parec", f"--device={source}", "--format=float32le", f"--rate={SAMPLE_RATE}", "--channels=1", "--latency-msec=50"],
+            ["parec", f"--device={source}", "--format=float32le", f"--rate={SAMPLE_RATE}", "--channels=1",
+             "--latency-msec=50"],
             stdout=subprocess.PIPE, env={**os.environ, **self.environment},
         )  # fmt: skip
         assert recorder.stdout is not None
@@ -328,17 +410,14 @@ def jack_server(
 ) -> Iterator[JackServer]:
     """A running JACK server; ``parametrize`` it indirectly with keyword arguments of `JackServer`."""
     require("jackd", module="jack")
-    import jack
-
-    jack.set_error_function(lambda _message: None)
-    jack.set_info_function(lambda _message: None)
+    silence_jack()
     server = JackServer(tmp_path, **getattr(request, "param", {}))
     apply_environment(monkeypatch, server.environment)
     try:
         server.start()
         yield server
     finally:
-        server.end()
+        server.close()
 
 
 @pytest.fixture
@@ -351,4 +430,4 @@ def pulse_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pu
         server.start()
         yield server
     finally:
-        server.end()
+        server.close()

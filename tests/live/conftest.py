@@ -1,0 +1,3 @@
+"""Fixtures of the tests of live audio."""
+
+from servers import jack_server, pulse_server  # noqa: F401
