@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .mix import Mix
     from .model import FrameModel
     from .model_processor import ModelProcessor
+    from .pool import StreamPool
     from .processor import BaseProcessor, Chain, Passthrough, Processor
     from .spec import LatencyBreakdown, ModelSpec, StateSpec, StreamConfig
 
@@ -28,6 +29,7 @@ _HOME = {
     "Mix": "mix",
     "FrameModel": "model",
     "ModelProcessor": "model_processor",
+    "StreamPool": "pool",
     "BaseProcessor": "processor",
     "Chain": "processor",
     "Passthrough": "processor",
@@ -51,6 +53,7 @@ __all__ = [
     "Processor",
     "StateSpec",
     "StreamConfig",
+    "StreamPool",
     "StreamprocError",
     "__version__",
     "load",
