@@ -61,7 +61,7 @@ class Ring:
         number : int
             Of the first sample; negative before the stream began.
         out : float32 [channels, n]
-            ``number + n <= written``.
+            ``number + n <= written`` and ``n <= capacity``.
 
         Returns
         -------

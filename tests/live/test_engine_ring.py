@@ -31,7 +31,7 @@ def test_reading_gives_the_samples_asked_for_or_says_that_they_are_gone(
     for size in sizes:
         ring.append(numbered(ring.written, size))
     number = ring.written - back
-    n = min(n, back)
+    n = min(n, back, capacity)
     out = np.full((1, n), np.nan, np.float32)
     there = ring.read(number, out)
     assert there == (back <= capacity)
