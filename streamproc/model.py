@@ -26,6 +26,8 @@ ChannelMode = Literal["independent", "linked"]
 
 WARM_UP_STEPS = 8
 
+_TINY = np.float32(1e-30)
+
 
 @dataclass(frozen=True, eq=False)
 class GoldenRecord:
@@ -185,6 +187,9 @@ class SpectrumFrames(_ModelFrames):
         self._spectrum = self._frame.view(np.complex64)[..., 0]
         self._processed = self._result.view(np.complex64)[..., 0]
         self._link = self.channel_mode == "linked" and config.n_channels > 1
+        self._product = np.zeros_like(self._spectrum)
+        self._cross = np.zeros(spec.n_bins, np.complex64)
+        self._power = np.zeros(spec.n_bins, np.float32)
 
     def process(self, x: Block, out: Block) -> None:
         """Analyse one hop, run one step, synthesise one hop."""
@@ -195,11 +200,16 @@ class SpectrumFrames(_ModelFrames):
         self._stft.synthesise(self._processed, out)
 
     def _apply_common_gain(self) -> None:
-        spectrum, processed = self._spectrum, self._processed
-        cross = np.sum(processed * spectrum.conj(), axis=0)
-        power = np.sum(spectrum.real**2 + spectrum.imag**2, axis=0)
-        gain = np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
-        np.multiply(spectrum, gain, out=processed)
+        spectrum, processed, product = self._spectrum, self._processed, self._product
+        np.conjugate(spectrum, out=product)
+        np.multiply(processed, product, out=processed)
+        np.add.reduce(processed, axis=0, out=self._cross)
+        np.multiply(spectrum, product, out=product)
+        np.add.reduce(product.real, axis=0, out=self._power)
+        # A bin without power has no cross power either: any divisor but zero leaves its gain at zero.
+        np.maximum(self._power, _TINY, out=self._power)
+        np.divide(self._cross, self._power, out=self._cross)
+        np.multiply(spectrum, self._cross, out=processed)
 
     def reset(self) -> None:
         """Return to silence and the initial state."""

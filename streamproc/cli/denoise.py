@@ -53,7 +53,6 @@ def denoise(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Files at a time; 0: one per core.")
     ] = 1,
-    overwrite: options.OverwriteOption = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out files that are done.")] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw before and after beside each output (PNG).")] = False,
     quiet: options.QuietOption = False,
@@ -70,7 +69,7 @@ def denoise(
     from .report import BatchProgress, Summary
 
     processing = Processing(model, attenuation_limit, mix, highpass, chain, channel_mode)
-    plan = make_plan(paths, out, file_format and f".{file_format}", plot, overwrite, skip_existing)
+    plan = make_plan(paths, out, file_format and f".{file_format}", plot, skip_existing)
     if plot:
         from ..plots import require_matplotlib
 

@@ -58,6 +58,5 @@ ChannelModeOption = Annotated[
         rich_help_panel=_SOUND,
     ),
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what went wrong.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON, for programs.")]

@@ -42,7 +42,6 @@ def make_plan(
     folder: Path | None = None,
     extension: str | None = None,
     pictures: bool = False,
-    overwrite: bool = False,
     skip_existing: bool = False,
 ) -> Plan:
     """Pair sources with targets.
@@ -57,21 +56,19 @@ def make_plan(
         For targets in `folder`, like ``.flac``. By default a file keeps its own where it can be written, else ``.wav``.
     pictures : bool
         Plan a PNG beside every target.
-    overwrite, skip_existing : bool
-        What to do about outputs that exist; by default the plan is refused.
+    skip_existing : bool
+        Leave out sources whose target exists. By default it is replaced, once its successor is complete.
 
     Raises
     ------
     ConfigError
-        If the arguments do not say clearly what goes where, two files would be written to one, a source would be
-        overwritten, or an output exists.
+        If the arguments do not say clearly what goes where, two files would be written to one, or a source would be
+        overwritten.
     AudioFileError
         If a target's extension is not one that can be written.
     """
     from ..audio_files import container_of
 
-    if overwrite and skip_existing:
-        raise ConfigError("--overwrite and --skip-existing contradict each other; choose one")
     pairs = _one_pair(paths, extension) if folder is None else list(_pairs_in_folder(paths, folder, extension))
     for _, target in pairs:
         container_of(target)
@@ -82,10 +79,6 @@ def make_plan(
     _refuse_collisions(jobs)
     skipped = [job for job in jobs if skip_existing and os.path.lexists(job.target)]
     jobs = [job for job in jobs if job not in set(skipped)]
-    existing = [path for job in jobs for path in job.outputs if os.path.lexists(path)]
-    if existing and not overwrite:
-        exist = "exists" if len(existing) == 1 else "exist"
-        raise ConfigError(f"{_first_few(existing)} {exist}; --overwrite replaces, --skip-existing leaves what is there")
     return Plan(tuple(jobs), tuple(skipped))
 
 
@@ -166,8 +159,3 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
                     "different folders"
                 )
             writers[place] = job.source
-
-
-def _first_few(paths: Sequence[Path], most: int = 3) -> str:
-    more = f" and {len(paths) - most} more" if len(paths) > most else ""
-    return ", ".join(map(str, paths[:most])) + more

@@ -24,7 +24,6 @@ def view(
         Path | None,
         typer.Option("--out", "-o", metavar="PNG", help="Where the picture goes. [dim]default: beside the file[/dim]"),
     ] = None,
-    overwrite: options.OverwriteOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
     """Draw a sound file in three views: samples, envelope and spectrogram."""
@@ -33,8 +32,6 @@ def view(
     picture = out or file.with_suffix(".png")
     if picture.suffix.lower() != ".png":
         raise ConfigError(f"{picture} has the extension {picture.suffix!r}; pictures are written as .png")
-    if picture.exists() and not overwrite:
-        raise ConfigError(f"{picture} exists; --overwrite replaces it, --out chooses another name")
     require_matplotlib()
     with stderr.status(f"drawing {file.name}", spinner="dots"):
         save_view(file, picture)

@@ -61,15 +61,11 @@ def test_existing_files(run: Run, sounds: Path, tmp_path: Path) -> None:
     target = tmp_path / "out" / "a.wav"
     target.parent.mkdir()
     target.write_text("older")
-    result = run("denoise", sounds, "--out", target.parent, *HIGH_PASS)
-    assert result.exit_code == 2
-    assert "--overwrite" in result.stderr
-    assert tree(target.parent) == ["a.wav"]
     result = run("denoise", sounds, "--out", target.parent, *HIGH_PASS, "--skip-existing", "--json")
     assert result.exit_code == 0
     assert target.read_text() == "older"
     assert json.loads(result.stdout)["skipped"] == 1
-    assert run("denoise", sounds, "--out", target.parent, *HIGH_PASS, "--overwrite").exit_code == 0
+    assert run("denoise", sounds, "--out", target.parent, *HIGH_PASS).exit_code == 0
     assert soundfile.info(target).frames == 16_000
     assert "3 skipped" in run("denoise", sounds, "--out", target.parent, *HIGH_PASS, "--skip-existing").stdout
 
@@ -109,7 +105,7 @@ def test_names_that_no_terminal_can_spell(sounds: Path, tmp_path: Path) -> None:
 def test_mix_and_attenuation_limit(run: Run, sounds: Path, model: Path, tmp_path: Path) -> None:
     def difference(*options: object) -> float:
         out = tmp_path / "out.wav"
-        result = run("denoise", sounds / "a.wav", out, "--model", model, "--overwrite", *options)
+        result = run("denoise", sounds / "a.wav", out, "--model", model, *options)
         assert result.exit_code == 0, result.stderr
         return float(np.abs(soundfile.read(out)[0] - soundfile.read(sounds / "a.wav")[0]).max())
 
