@@ -114,7 +114,12 @@ def find_device(query: str | None, direction: Direction, devices: Iterable[Devic
     exact = [d for d in able if wanted in (d.label.casefold(), d.key.casefold())]
     exact = exact or [d for d in able if wanted in (d.name.casefold(), str(d).casefold())]
     words = wanted.replace(",", " ").split()
-    matches = exact or [d for d in able if all(word in f"{d.name} {d.label}".casefold() for word in words)]
+    # The server's own names, last, are for those who know them: "alsa" in them means no host API.
+    matches = (
+        exact
+        or [d for d in able if all(word in f"{d.name} {d.host_api}".casefold() for word in words)]
+        or [d for d in able if all(word in f"{d.name} {d.label}".casefold() for word in words)]
+    )
     matches = [d for d in matches if not d.is_monitor] or matches
     if len(matches) > 1:
         matches = _one_of_the_same(matches)

@@ -29,6 +29,8 @@ from .. import errors
 from ..errors import DeviceError, DeviceLost, EngineError, StreamprocError
 from ..interrupts import signals_ignored
 from ..processor import Processor
+from . import pulse
+from .choice import PULSE
 from .devices import release
 from .session import LiveSession, SessionSettings, SessionStatus
 
@@ -41,6 +43,9 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 10.0
 
 _CHECK_S = 0.05
+
+_LOOK_S = 2.0
+"""Pause between two looks at where a sound server has put our streams."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,7 @@ class LiveProcess:
         self._wishes: dict[str, Any] = {}
         self._past = LiveTotals()
         self._words: Path | None = None
+        self._next_look = 0.0
 
     # --- for the owner ----------------------------------------------------------------------------------------------
 
@@ -161,6 +167,7 @@ class LiveProcess:
         if self._outage is None:
             try:
                 self._status = self._ask("status")
+                self._look_for_moves(self._status)
                 return self._status
             except DeviceLost as error:
                 self._lose(str(error))
@@ -273,6 +280,33 @@ class LiveProcess:
         words = self._words.read_text(errors="replace").strip() if self._words and self._words.exists() else ""
         return f"the audio process ended unexpectedly {how}" + (f"; its last words:\n{words[-800:]}" if words else "")
 
+    def _look_for_moves(self, status: SessionStatus) -> None:
+        """Notice when the sound server has put our stream on another device because ours went.
+
+        A user who moves it on purpose does so while the old device is still there.
+        """
+        if time.monotonic() < self._next_look or self.process_id is None:
+            return
+        self._next_look = time.monotonic() + _LOOK_S
+        for device, taken in ((status.source, self._moved_to("source")), (status.sink, self._moved_to("sink"))):
+            if taken is not None:
+                raise DeviceLost(f"{device} has gone, and the sound server took {taken} in its place")
+
+    def _moved_to(self, kind: pulse.Kind) -> str | None:
+        """Return what took the place of our source or sink, if it went."""
+        assert self._status is not None
+        assert self.process_id is not None
+        device = self._status.source if kind == "source" else self._status.sink
+        if device.host_api != PULSE:
+            return None
+        try:
+            name = pulse.endpoint_of(self.process_id, kind)
+            if name is None or device.key in pulse.names(kind):
+                return None
+        except DeviceError:
+            return None  # A server that does not answer is the audio process's to notice.
+        return name
+
     def _running(self, status: SessionStatus) -> SessionStatus:
         if self._outage is not None:
             self._past.outage_s += time.monotonic() - self._outage.since
@@ -302,9 +336,11 @@ class LiveProcess:
     def _end(self) -> None:
         """Make sure that the other process has ended."""
         if self._connection is not None:
+            with suppress(OSError):
+                self._connection.send(("stop", None))
             self._connection.close()
         if self._process is not None:
-            # It ends by itself when the connection closes, and finishes a recording before it does.
+            # It finishes a recording first.
             self._process.join(STOP_TIMEOUT_S)
             if self._process.is_alive():
                 self._process.kill()
@@ -388,13 +424,15 @@ def _live(
 
 
 def _serve(session: LiveSession, connection: Connection, terminated: Event) -> bool:
-    """Answer until the session is to end, then end it; return whether anybody is there to know."""
+    """Answer until the session is to end, then end it; return whether somebody wanted that."""
+    wanted = False
     try:
         while not terminated.is_set():
             session.check()
             if connection.poll(_CHECK_S):
                 request, value = connection.recv()
                 if request == "stop":
+                    wanted = True
                     break
                 if request == "status":
                     connection.send(session.status())
@@ -405,8 +443,7 @@ def _serve(session: LiveSession, connection: Connection, terminated: Event) -> b
         connection.send(status)
     except (EOFError, OSError):
         session.stop()
-        return False
-    return True
+    return wanted or terminated.is_set()
 
 
 def _grant(session: LiveSession, name: str, value: Any) -> None:

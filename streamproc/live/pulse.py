@@ -171,10 +171,29 @@ def playbacks() -> list[Playback]:
     return found
 
 
+def endpoint_of(process: int, kind: Kind) -> str | None:
+    """Return the name of the source or sink that a process uses, or None if it uses none, or several."""
+    streams = "source-outputs" if kind == "source" else "sink-inputs"
+    numbers = {
+        int(entry[kind])
+        for entry in _list(streams)
+        if str((entry.get("properties") or {}).get("application.process.id")) == str(process)
+    }
+    used = [name for number, name in _short(f"{kind}s") if number in numbers]
+    return used[0] if len(used) == 1 else None
+
+
+def names(kind: Kind) -> set[str]:
+    """Return the names of every source or sink."""
+    return {name for _, name in _short(f"{kind}s")}
+
+
+def _short(what: str) -> list[tuple[int, str]]:
+    """Return number and name of every source or sink."""
+    lines = [line.split("\t") for line in pactl("list", "short", what).splitlines()]
+    return [(int(number), name) for number, name, *_ in lines]
+
+
 def sink_number(name: str) -> int | None:
     """Return the number of the sink of this name."""
-    for line in pactl("list", "short", "sinks").splitlines():
-        number, found, *_ = line.split("\t")
-        if found == name:
-            return int(number)
-    return None
+    return next((number for number, found in _short("sinks") if found == name), None)

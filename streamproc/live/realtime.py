@@ -25,6 +25,9 @@ FIFO_PRIORITY = 10
 
 NICE = -11
 
+_EAGER_LOOK_S = 0.02
+_EAGER_LOOKS = 500
+
 _MIDDLE_EVERY = 10
 _FULL_EVERY = 240
 """Two minutes, at two collections a second."""
@@ -126,11 +129,21 @@ class _Caretaker:
         self._restore_priorities.close()
 
     def _run(self) -> None:
-        rounds = 0
-        while not self._ending.wait(self._every_s):
-            rounds += 1
+        rounds = looks = 0
+        since_collection_s = 0.0
+        while True:
+            # The first blocks are missed most easily: until there are audio threads, they are looked for often.
+            eager = not self._priorities and looks < _EAGER_LOOKS
+            pause_s = min(_EAGER_LOOK_S, self._every_s) if eager else self._every_s
+            if self._ending.wait(pause_s):
+                return
+            looks += 1
             self._look_after_priorities()
-            self._collect(2 if rounds % _FULL_EVERY == 0 else 1 if rounds % _MIDDLE_EVERY == 0 else 0)
+            since_collection_s += pause_s
+            if since_collection_s >= self._every_s:
+                since_collection_s = 0.0
+                rounds += 1
+                self._collect(2 if rounds % _FULL_EVERY == 0 else 1 if rounds % _MIDDLE_EVERY == 0 else 0)
 
     def _collect(self, generation: int) -> None:
         started_ns = perf_counter_ns()

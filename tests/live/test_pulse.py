@@ -84,6 +84,26 @@ def test_a_server_that_is_restarted_is_waited_for(pulse_server: PulseServer) -> 
     assert live.totals.outages == 1
 
 
+def test_a_microphone_that_goes_is_waited_for_and_not_replaced(pulse_server: PulseServer) -> None:
+    # As on every desktop: streams of a device that goes are put on another.
+    pulse_server.pactl("load-module", "module-rescue-streams")
+    make = ("load-module", "module-remap-source", "source_name=usb", "master=room.monitor")
+    number = pulse_server.pactl(*make).stdout.strip()
+    live = LiveProcess(processors.inverter, SessionSettings(input="usb"))
+    live.start()
+    try:
+        pulse_server.pactl("unload-module", number)
+        wait_for(lambda: isinstance(live.poll(), Outage), 15.0, "the outage to be noticed")
+        assert live.outage is not None
+        assert "has gone, and the sound server took microphone in its place" in live.outage.reason
+        wait_for(lambda: (now := live.poll()) and isinstance(now, Outage) and now.obstacle, 20.0, "an attempt to fail")
+        assert "no input matches 'usb, PulseAudio'" in live.outage.obstacle
+        pulse_server.pactl(*make)
+        assert wait_for(lambda: _status(live), 30.0, "the session to begin anew").source.key == "usb"
+    finally:
+        live.stop()
+
+
 def _status(live: LiveProcess) -> SessionStatus | None:
     now = live.poll()
     time.sleep(0.05)
