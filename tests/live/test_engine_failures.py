@@ -109,24 +109,34 @@ def test_only_the_first_exception_is_kept() -> None:
 
 @pytest.mark.parametrize("mode", ["worker", "inline"])
 def test_an_exception_in_the_callback_itself(mode: Mode) -> None:
-    x = noise(2, 40 * BLOCK)
-    engine = LiveEngine(Invert(), LiveConfig(RATE, 2, fixed_block=BLOCK, mode=mode))
+    x = noise(2, 61 * BLOCK)
+    lost = slice(20 * BLOCK, 21 * BLOCK)
+    engine = LiveEngine(Chain([Delay(300), Invert()]), LiveConfig(RATE, 2, fixed_block=BLOCK, mode=mode))
     engine.start(own_thread=False)
     stream = FakeStream(engine.callback, RATE)
-    stream.run(x, BLOCK, between=lambda _: engine.work())
+    heard = [stream.run(x[:, : lost.start], BLOCK, between=lambda _: engine.work())]
+
     answer = np.full((BLOCK, 2), np.nan, np.float32)
     engine.callback(np.zeros((BLOCK, 3), np.float32), answer, BLOCK)
-    np.testing.assert_array_equal(answer, 0.0)
+    heard.append(answer.T)
     with pytest.raises(EngineError, match="ValueError"):
         engine.raise_if_failed()
-    heard = stream.run(x, BLOCK, between=lambda _: engine.work())
-    np.testing.assert_array_equal(
-        heard[:, 2 * BLOCK + FADE :], shifted(x, engine.latency_samples)[:, 2 * BLOCK + FADE :]
-    )
+
+    heard.append(stream.run(x[:, lost.stop : 40 * BLOCK], BLOCK, between=lambda _: engine.work()))
+    assert engine.snapshot().bypass == "failed"
     engine.reset()
-    heard = stream.run(x, BLOCK, between=lambda _: engine.work())
-    np.testing.assert_array_equal(heard[:, -20 * BLOCK :], -shifted(x, engine.latency_samples)[:, -20 * BLOCK :])
+    heard.append(stream.run(x[:, 40 * BLOCK :], BLOCK, between=lambda _: engine.work()))
     engine.raise_if_failed()
+
+    whole = np.concatenate(heard, axis=1)
+    x[:, lost] = 0.0
+    dry = shifted(x, engine.latency_samples)
+    np.testing.assert_array_equal(whole[:, : lost.start], -dry[:, : lost.start])
+    np.testing.assert_array_equal(whole[:, lost], 0.0)
+    # Sound that was on its way when it happened comes when it is due.
+    failed = slice(lost.stop + BLOCK + FADE, 40 * BLOCK)
+    np.testing.assert_array_equal(whole[:, failed], dry[:, failed])
+    np.testing.assert_array_equal(whole[:, 50 * BLOCK :], -dry[:, 50 * BLOCK :])
 
 
 def test_a_processor_that_loses_its_state_recovers() -> None:

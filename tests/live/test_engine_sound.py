@@ -200,6 +200,22 @@ def test_a_miss_does_not_click(on_miss: str) -> None:
     for outside in (slice(0, first), slice(back + FADE, None)):
         np.testing.assert_array_equal(heard[:, outside], dry[:, outside] * np.float32(wet))
     assert largest_step(heard) < 1.1 * largest_step(x)
+    # The replacement is there at full level at once; what fades is the jump.
+    fading = heard[:, first : first + FADE] - expected[:, first : first + FADE]
+    jump = heard[:, first - 1] - expected[:, first]
+    fall = 0.5 + 0.5 * np.cos(np.pi * np.arange(1, FADE + 1) / FADE)
+    np.testing.assert_allclose(fading[0], jump[0] * fall, atol=1e-6)
+
+
+def test_where_the_processor_changes_nothing_bypass_changes_nothing() -> None:
+    x = noise(2, 128 * 60)
+    engine, stream = running(Delay(10), LiveConfig(RATE, 2, fixed_block=128))
+
+    def between(index: int) -> None:
+        engine.work()
+        engine.bypass = index % 7 < 4
+
+    np.testing.assert_allclose(stream.run(x, 128, between=between), shifted(x, 138), atol=1e-6)
 
 
 def test_the_user_hears_dry_sound_in_bypass_even_where_misses_are_silent() -> None:

@@ -48,6 +48,12 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def assert_flat(memory: list[int]) -> None:
+    """The allocator gives back and takes again; what may not be is a higher peak in the second half."""
+    half = len(memory) // 2
+    assert max(memory[half:]) - max(memory[:half]) < 2 * 2**20, memory
+
+
 class Books:
     """The account in whole numbers: who has got how far, nothing else."""
 
@@ -139,7 +145,7 @@ def test_a_million_random_blocks() -> None:
     # Whatever is neither wet nor dry at the latency declared lies in a transition.
     fade = round(0.005 * RATE)
     assert inexact <= (2 * books.misses + 2 * presses) * fade
-    assert memory[-1] - memory[len(memory) // 2] < 2**20, memory
+    assert_flat(memory)
     assert objects[-1] - objects[1] < 100
 
 
@@ -163,4 +169,4 @@ def test_ten_minutes_through_the_shipped_model() -> None:
     snapshot = engine.snapshot()
     assert (snapshot.missed_samples, snapshot.skipped_samples, snapshot.recoveries) == (0, 0, 0)
     assert snapshot.audio_s == pytest.approx(600, abs=1)
-    assert memory[-1] - memory[len(memory) // 2] < 2**20, memory
+    assert_flat(memory)
