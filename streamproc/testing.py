@@ -3,8 +3,12 @@
 A `FakeStream` calls an audio callback as a device would, on a `ManualClock`, from a script: block sizes, xruns, time
 stamps, a server that vanishes. Nothing sleeps, and the worker works when it is told to, so that every run is the same::
 
+    class Invert(BaseProcessor):
+        def process(self, x, out):
+            np.negative(x, out=out)
+
     def test_a_slow_moment_costs_sound_but_not_latency():
-        engine = LiveEngine(MyProcessor(), LiveConfig(48000, fixed_block=128))
+        engine = LiveEngine(Invert(), LiveConfig(48000, fixed_block=128))
         engine.start(own_thread=False)
         stream = FakeStream(engine.callback, 48000)
 
@@ -12,11 +16,12 @@ stamps, a server that vanishes. Nothing sleeps, and the worker works when it is 
             if index != 7:
                 engine.work()
 
+        x = np.random.default_rng(0).uniform(-1, 1, (1, 4096)).astype(np.float32)
         heard = stream.run(x, 128, between=work_but_not_after_block_7)
-        assert engine.snapshot().missed_samples == 128
         late = engine.latency_samples
-        np.testing.assert_array_equal(heard[:, late:1024], expected[:, : 1024 - late])
-        np.testing.assert_array_equal(heard[:, 2048:], expected[:, 2048 - late : -late])
+        assert late == 128 and engine.snapshot().missed_samples == 128
+        assert np.array_equal(heard[:, late:1024], -x[:, : 1024 - late])  # before the miss
+        assert np.array_equal(heard[:, 2048:], -x[:, 2048 - late : -late])  # and after it: as late as ever
 
 Processors that misbehave: `SlowProcessor`, `FailingProcessor`. A processor with a known latency and no other effect is
 `streamproc.dsp.delay.Delay`.

@@ -153,7 +153,7 @@ def test_memory_does_not_grow_with_a_model(mode: Mode) -> None:
         engine.callback(indata, outdata, 128)
         engine.work()
 
-    assert grown_bytes(step, 300, 2_000) < 1024
+    assert grown_bytes(step, 200, 1_000) < 1024
 
 
 def test_memory_does_not_grow_between_two_clocks() -> None:
@@ -169,6 +169,6 @@ def test_memory_does_not_grow_between_two_clocks() -> None:
         bridge.capture(block, 128)
         bridge.playback(outdata, 128)
 
-    assert grown_bytes(step, 300, 2_000) < 1024
+    assert grown_bytes(step, 200, 1_000) < 1024
     assert bridge.failure is None
     np.testing.assert_allclose(outdata, 0.1, atol=1e-6)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from textwrap import dedent
+
 import numpy as np
 import pytest
 from helpers import noise
 
+from streamproc import testing
+from streamproc.live import LiveConfig, LiveEngine
 from streamproc.processor import BaseProcessor, Passthrough
 from streamproc.spec import Block, StreamConfig
 from streamproc.testing import (
@@ -17,6 +21,15 @@ from streamproc.testing import (
     ServerVanished,
     SlowProcessor,
 )
+
+
+def test_the_example_of_the_module() -> None:
+    assert testing.__doc__ is not None
+    example = testing.__doc__.split("::\n", 1)[1].split("\nProcessors that", 1)[0]
+    names = {"np": np, "BaseProcessor": BaseProcessor, "LiveEngine": LiveEngine, "LiveConfig": LiveConfig}
+    names["FakeStream"] = FakeStream
+    exec(dedent(example), names)
+    names["test_a_slow_moment_costs_sound_but_not_latency"]()  # type: ignore[operator]
 
 
 def test_a_script_is_played() -> None:
