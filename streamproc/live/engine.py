@@ -488,6 +488,8 @@ class LiveEngine:
                 f"processing is off because it came too late too often (it needs {rtf:.0%} of one core): choose a "
                 f"lighter model, a larger block or a longer queue, or close other programs{again}"
             )
+        if self.recorder is not None and self.recorder.failure is not None:
+            return f"the recording has ended early: {self.recorder.failure}"
         return ""
 
     def clear_statistics(self) -> None:

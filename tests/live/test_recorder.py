@@ -128,7 +128,10 @@ def test_a_full_disk_ends_the_recording_and_not_the_audio(tmp_path: Path, monkey
     with Recorder(tmp_path, RATE, flush_s=0.001) as recorder:
         recorder.write(noise(1, 100), noise(1, 100))
     assert isinstance(recorder.failure, OSError)
-    recorder.write(noise(1, 100), noise(1, 100))
+    engine = LiveEngine(Invert(), LiveConfig(RATE, fixed_block=100), recorder)
+    FakeStream(engine.callback, RATE).run(noise(1, 1000), 100)
+    engine.start(own_thread=False)
+    assert "No space left" in engine.snapshot().advice
 
 
 _RECORD_FOR_EVER = """
