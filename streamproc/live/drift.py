@@ -377,7 +377,7 @@ class ClockBridge:
         It runs from the moment at which the capture device hands over its newest sample to the moment at which the
         playback device asks for it.
         """
-        look_ahead = Fraction(self._interpolator.half) / Fraction(self._ratio).limit_denominator(1_000_000)
+        look_ahead = Fraction(self._interpolator.half * self._playback_rate, self._capture_rate)
         return LatencyBreakdown(device_in=self._delay - look_ahead, resample=look_ahead)
 
     def snapshot(self) -> DriftSnapshot:
