@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -13,7 +13,7 @@ import typer
 
 from ..errors import ConfigError
 from . import options
-from .console import ExitCode, command
+from .console import ExitCode, command, stderr
 from .processing import Processing
 
 _DEVICES = "Devices"
@@ -145,7 +145,8 @@ def live(
             make()
             cleanup.callback(virtual.remove)
             process = LiveProcess(processing.build, settings, before_start=make, on_orphaned=virtual.remove)
-        process.start()
+        with stderr.status("opening the devices ...") if stderr.is_terminal and not quiet else nullcontext():
+            process.start()
         code = run(process, reporter_for(str(processing), quiet, as_json), duration)
     if code is not ExitCode.DONE:
         raise typer.Exit(code)

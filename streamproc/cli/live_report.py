@@ -21,9 +21,6 @@ from ..live.view import Keyboard, LiveView
 from ..text import clock, counted
 from .console import note, stderr, stdout
 
-PERIOD_S = 0.1
-JSON_PERIOD_S = 1.0
-
 
 def reporter_for(title: str, quiet: bool, as_json: bool) -> Reporter:
     """Return what fits the options and where the output goes."""
@@ -35,7 +32,10 @@ def reporter_for(title: str, quiet: bool, as_json: bool) -> Reporter:
 
 
 class Reporter(ABC):
-    """Shows a session; `report` is called again and again, and sets the pace."""
+    """Shows a session: `report` and `keys` are called in turn, again and again."""
+
+    period_s = 0.5
+    """Time between two reports. Every one costs the audio process a fraction of a millisecond for the figures."""
 
     def __enter__(self) -> Reporter:
         return self
@@ -46,8 +46,13 @@ class Reporter(ABC):
         return
 
     @abstractmethod
-    def report(self, now: SessionStatus | Outage, totals: LiveTotals) -> str:
-        """Show how things are, wait a moment, and return the keys that were pressed meanwhile."""
+    def report(self, now: SessionStatus | Outage, totals: LiveTotals) -> None:
+        """Show how things are."""
+
+    def keys(self, timeout_s: float) -> str:
+        """Wait, and return the keys that were pressed meanwhile; the first one ends the waiting."""
+        time.sleep(timeout_s)
+        return ""
 
     @abstractmethod
     def summarise(self, last: SessionStatus | None, totals: LiveTotals) -> None:
@@ -57,10 +62,8 @@ class Reporter(ABC):
 class QuietReporter(Reporter):
     """Says nothing."""
 
-    def report(self, now: SessionStatus | Outage, totals: LiveTotals) -> str:
-        """Wait."""
-        time.sleep(PERIOD_S)
-        return ""
+    def report(self, now: SessionStatus | Outage, totals: LiveTotals) -> None:
+        """Say nothing."""
 
     def summarise(self, last: SessionStatus | None, totals: LiveTotals) -> None:
         """Say nothing."""
@@ -73,7 +76,7 @@ class LineReporter(Reporter):
         self._title = title
         self._before: SessionStatus | Outage | None = None
 
-    def report(self, now: SessionStatus | Outage, totals: LiveTotals) -> str:
+    def report(self, now: SessionStatus | Outage, totals: LiveTotals) -> None:
         """Print a line if the devices have come or gone."""
         if isinstance(now, Outage):
             if not isinstance(self._before, Outage):
@@ -84,8 +87,6 @@ class LineReporter(Reporter):
             for line in now.notes:
                 note(f"note: {line}")
         self._before = now
-        time.sleep(PERIOD_S)
-        return ""
 
     def summarise(self, last: SessionStatus | None, totals: LiveTotals) -> None:
         """Print what was counted."""
@@ -94,6 +95,8 @@ class LineReporter(Reporter):
 
 class ScreenReporter(Reporter):
     """A picture that moves, and keys."""
+
+    period_s = 0.15
 
     def __init__(self, title: str) -> None:
         self._view = LiveView(title)
@@ -111,10 +114,13 @@ class ScreenReporter(Reporter):
         self._screen.stop()
         self._keyboard.__exit__(kind, error, trace)
 
-    def report(self, now: SessionStatus | Outage, totals: LiveTotals) -> str:
+    def report(self, now: SessionStatus | Outage, totals: LiveTotals) -> None:
         """Draw."""
         self._screen.update(self._view.render(now, totals), refresh=True)
-        return self._keyboard.pressed(PERIOD_S)
+
+    def keys(self, timeout_s: float) -> str:
+        """Return what was pressed."""
+        return self._keyboard.pressed(timeout_s)
 
     def summarise(self, last: SessionStatus | None, totals: LiveTotals) -> None:
         """Print what was counted, below where the picture was."""
@@ -124,20 +130,15 @@ class ScreenReporter(Reporter):
 class JsonReporter(Reporter):
     """One JSON object per line: ``status`` every second, ``outage`` while there is one, ``summary`` at the end."""
 
-    def __init__(self) -> None:
-        self._next = 0.0
+    period_s = 1.0
 
-    def report(self, now: SessionStatus | Outage, totals: LiveTotals) -> str:
-        """Print an object if a second has passed."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + JSON_PERIOD_S
-            if isinstance(now, Outage):
-                outage = {"reason": now.reason, "attempt": now.attempt, "obstacle": now.obstacle}
-                _print({"event": "outage", **outage, "seconds": time.monotonic() - now.since})
-            else:
-                _print(_document("status", now, totals))
-        time.sleep(PERIOD_S)
-        return ""
+    def report(self, now: SessionStatus | Outage, totals: LiveTotals) -> None:
+        """Print an object."""
+        if isinstance(now, Outage):
+            outage = {"reason": now.reason, "attempt": now.attempt, "obstacle": now.obstacle}
+            _print({"event": "outage", **outage, "seconds": time.monotonic() - now.since})
+        else:
+            _print(_document("status", now, totals))
 
     def summarise(self, last: SessionStatus | None, totals: LiveTotals) -> None:
         """Print the last object."""

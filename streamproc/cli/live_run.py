@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from dataclasses import replace
@@ -53,10 +54,11 @@ def run(process: LiveProcess, reporter: Reporter, duration: float | None) -> Exi
 
 
 def _watch(process: LiveProcess, reporter: Reporter, duration: float | None) -> None:
-    begun = time.monotonic()
-    while duration is None or time.monotonic() - begun < duration:
+    end = time.monotonic() + (math.inf if duration is None else duration)
+    while (left := end - time.monotonic()) > 0.0:
         now = process.poll()
-        for key in reporter.report(now, process.totals):
+        reporter.report(now, process.totals)
+        for key in reporter.keys(min(reporter.period_s, left)):
             if key == "q":
                 return
             if isinstance(now, SessionStatus):

@@ -1,29 +1,43 @@
 """Live audio: a processor between a device's input and output, in real time.
 
->>> from streamproc.live import LiveConfig, LiveEngine
->>> engine = LiveEngine(streamproc.load("denoise"), LiveConfig(48000, fixed_block=128))
->>> engine.start()
->>> with sounddevice.Stream(48000, 128, channels=1, dtype="float32", callback=engine.callback):
+>>> from streamproc.live import LiveSession, SessionSettings
+>>> with LiveSession(streamproc.load("denoise"), SessionSettings(input="usb mic", output="headphones")) as session:
 ...     while True:
 ...         time.sleep(0.2)
-...         engine.raise_if_failed()
+...         session.check()
 
-How it works, and why it is built this way: ``docs/live-engine.md``.
+`LiveProcess` keeps such a session running in a process of its own, and begins it anew when a device went and came back.
+`LiveEngine` is the part without devices: its `callback` fits any stream that calls like PortAudio.
+
+How they are used: ``docs/live.md``. How the engine works, and why it is built this way: ``docs/live-engine.md``.
 """
 
+from .choice import Device, find_device
+from .devices import list_devices
 from .drift import ClockBridge, DriftSnapshot
 from .engine import LiveConfig, LiveEngine
+from .process import LiveProcess, LiveTotals, Outage
 from .realtime import RealtimeReport, realtime
 from .recorder import Recorder
+from .session import LiveSession, SessionSettings, SessionStatus
 from .statistics import LiveSnapshot
 
 __all__ = [
     "ClockBridge",
+    "Device",
     "DriftSnapshot",
     "LiveConfig",
     "LiveEngine",
+    "LiveProcess",
+    "LiveSession",
     "LiveSnapshot",
+    "LiveTotals",
+    "Outage",
     "RealtimeReport",
     "Recorder",
+    "SessionSettings",
+    "SessionStatus",
+    "find_device",
+    "list_devices",
     "realtime",
 ]

@@ -304,7 +304,12 @@ class DeviceStream:
     @property
     def active(self) -> bool:
         """Whether callbacks come. False after the device or its server has gone. Thread: control."""
-        return _library.loaded() and self._started and bool(self._stream.active)
+        if not (_library.loaded() and self._started):
+            return False
+        try:
+            return bool(self._stream.active)
+        except _library.get().PortAudioError:
+            return False
 
     def close(self) -> bool:
         """Stop and close, or give up. Thread: control.
@@ -418,7 +423,8 @@ def _choose_endpoints(source: Device | None, sink: Device | None) -> None:
     for variable, device in (("PULSE_SOURCE", source), ("PULSE_SINK", sink)):
         if device is not None and device.host_api == PULSE:
             os.environ[variable] = device.key
-    os.environ.setdefault("PULSE_PROP", "application.name=streamproc media.role=production")
+    # Mixers show this; ALSA would call us "ALSA plug-in [python3]".
+    os.environ.setdefault("PULSE_PROP_OVERRIDE", "application.name=streamproc")
 
 
 def _guarded(timeout_s: float, doing: str, call: Callable[[], T], sample_rate: int | None = None) -> T:

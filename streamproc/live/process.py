@@ -39,6 +39,9 @@ REPLY_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 12.0
 """More than all time limits of a session that stops add up to."""
 
+GRACE_S = 1.0
+"""For a process that did not answer: most likely it is beyond help."""
+
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 10.0
 
@@ -157,7 +160,9 @@ class LiveProcess:
         return self._running(status)
 
     def poll(self) -> SessionStatus | Outage:
-        """Return how things are; begin anew where that is due. Thread: main. Comes back within `REPLY_TIMEOUT_S`.
+        """Return how things are; begin anew where that is due. Thread: main.
+
+        Comes back at once, or within `REPLY_TIMEOUT_S` and a moment if the audio process hangs.
 
         Raises
         ------
@@ -166,9 +171,11 @@ class LiveProcess:
         """
         if self._outage is None:
             try:
-                self._status = self._ask("status")
+                self._status = self._ask("status", REPLY_TIMEOUT_S)
                 self._look_for_moves(self._status)
                 return self._status
+            except _Unresponsive as error:
+                self._lose(str(error), GRACE_S)
             except DeviceLost as error:
                 self._lose(str(error))
         assert self._outage is not None
@@ -251,13 +258,13 @@ class LiveProcess:
             raise DeviceLost(f"the devices did not open within {START_TIMEOUT_S:g} s")
         return self._receive()
 
-    def _ask(self, request: str, timeout_s: float = REPLY_TIMEOUT_S) -> SessionStatus:
+    def _ask(self, request: str, timeout_s: float) -> SessionStatus:
         assert self._connection is not None
         # If it has ended, it may have said why.
         with suppress(OSError):
             self._connection.send((request, None))
         if not self._connection.poll(timeout_s):
-            raise DeviceLost(f"the audio process did not answer within {timeout_s:g} s")
+            raise _Unresponsive(f"the audio process did not answer within {timeout_s:g} s")
         return self._receive()
 
     def _receive(self) -> SessionStatus:
@@ -316,16 +323,16 @@ class LiveProcess:
         self._settings = replace(self._settings, input=status.source.label, output=status.sink.label)
         return status
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, reason: str, patience_s: float = STOP_TIMEOUT_S) -> None:
         self._past = self._past.plus(self._status)
         self._past.outages += 1
         self._status = None
         now = time.monotonic()
         self._outage = Outage(reason, 0, "", now, now)
-        self._try_later("")
+        self._try_later("", patience_s)
 
-    def _try_later(self, obstacle: str) -> None:
-        self._end()
+    def _try_later(self, obstacle: str, patience_s: float = STOP_TIMEOUT_S) -> None:
+        self._end(patience_s)
         assert self._outage is not None
         attempt = self._outage.attempt
         pause = min(FIRST_PAUSE_S * 2**attempt, LONGEST_PAUSE_S)
@@ -333,7 +340,7 @@ class LiveProcess:
             self._outage, attempt=attempt + 1, obstacle=obstacle, next_attempt=time.monotonic() + pause
         )
 
-    def _end(self) -> None:
+    def _end(self, patience_s: float = STOP_TIMEOUT_S) -> None:
         """Make sure that the other process has ended."""
         if self._connection is not None:
             with suppress(OSError):
@@ -341,7 +348,7 @@ class LiveProcess:
             self._connection.close()
         if self._process is not None:
             # It finishes a recording first.
-            self._process.join(STOP_TIMEOUT_S)
+            self._process.join(patience_s)
             if self._process.is_alive():
                 self._process.kill()
                 self._process.join()
@@ -356,6 +363,10 @@ class LiveProcess:
             # If it has ended, the next `poll` finds out, and the next session gets the wish.
             with suppress(OSError):
                 self._connection.send((name, value))
+
+
+class _Unresponsive(DeviceLost):
+    """The audio process does not answer."""
 
 
 @dataclass(frozen=True)

@@ -138,10 +138,11 @@ def endpoints() -> list[Endpoint]:
 def modules() -> list[Module]:
     """Return every loaded module."""
     found = []
-    # The short form, because the JSON form leaves the number out.
+    # The short form, because the JSON form leaves the number out. PipeWire prints arguments of several lines.
     for line in pactl("list", "short", "modules").splitlines():
-        number, name, *arguments = line.split("\t")
-        found.append(Module(int(number), name, arguments[0] if arguments else ""))
+        number, *rest = line.split("\t")
+        if number.isdigit() and rest:
+            found.append(Module(int(number), rest[0], rest[1] if len(rest) > 1 else ""))
     return found
 
 

@@ -83,6 +83,7 @@ def create(n_channels: int = 1) -> bool:
             "module-remap-source",
             f"source_name={SOURCE}",
             f"master={SINK}.monitor",
+            f"channels={n_channels}",
             f"source_properties=device.description={SOURCE}",
         )
     except DeviceError:

@@ -398,7 +398,7 @@ class PulseServer(Server):
 
 def apply_environment(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
     """Let this process, and those that it starts, use a server."""
-    for variable in ("PULSE_SOURCE", "PULSE_SINK", "PULSE_PROP"):
+    for variable in ("PULSE_SOURCE", "PULSE_SINK", "PULSE_PROP_OVERRIDE"):
         monkeypatch.delenv(variable, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

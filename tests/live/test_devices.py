@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from streamproc.errors import ConfigError, DeviceError, DeviceLost, DeviceNotFound
-from streamproc.live import devices
+from streamproc.live import devices, pulse
 from streamproc.live.choice import JACK, PULSE, Device, find_device, may_feed_back, share_a_clock
 from streamproc.live.devices import DeviceStream, open_stream, within
 
@@ -139,6 +139,29 @@ def test_one_clock_only_where_it_is_certain(source: Device, sink: Device, one_cl
 )
 def test_loudspeakers_next_to_a_microphone_are_warned_of(sink: Device, warned: bool) -> None:
     assert may_feed_back(device("Microphone"), sink) is warned
+
+
+# --- the sound server -----------------------------------------------------------------------------------------------
+
+
+def test_modules_are_read_from_pulseaudio_and_from_pipewire(monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = (
+        "1\tmodule-null-sink\tsink_name=a\t\n2\tlibpipewire-module-rt\t{\n  nice.level = -11\n}\t\n3\tmodule-x\t\t\n"
+    )
+    monkeypatch.setattr(pulse, "pactl", lambda *_: listing)
+    assert [(m.number, m.name) for m in pulse.modules()] == [
+        (1, "module-null-sink"),
+        (2, "libpipewire-module-rt"),
+        (3, "module-x"),
+    ]
+    assert pulse.modules()[0].arguments == "sink_name=a"
+
+
+def test_an_absent_pactl_comes_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DeviceError, match="pactl is not installed; sudo apt install pulseaudio-utils"):
+        pulse.pactl("info")
+    assert not pulse.server_runs()
 
 
 # --- PortAudio that is missing, refuses, hangs ----------------------------------------------------------------------
@@ -288,7 +311,7 @@ def test_a_latency_can_be_asked_for(fake: type[FakeLibrary]) -> None:
 def test_the_sound_server_is_told_which_endpoint_is_meant(
     fake: type[FakeLibrary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("PULSE_SOURCE", "PULSE_SINK", "PULSE_PROP"):
+    for name in ("PULSE_SOURCE", "PULSE_SINK", "PULSE_PROP_OVERRIDE"):
         monkeypatch.setenv(name, "")
     opened(device("Blue Yeti", PULSE, key="alsa_input.usb"))
     opened(sink=device("Speakers", PULSE, key="alsa_output.pci"))

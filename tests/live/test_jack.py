@@ -21,6 +21,7 @@ from servers import SAMPLE_RATE, JackProbe, JackServer, Signal, wait_for
 
 from streamproc.engine import Engine
 from streamproc.errors import DeviceError, EngineError
+from streamproc.live import process
 from streamproc.live.process import LiveProcess, Outage
 from streamproc.live.session import SessionSettings, SessionStatus
 from streamproc.processor import Processor
@@ -193,18 +194,18 @@ def test_declared_device_latency_is_measured_device_latency(jack_server: JackSer
     probe = JackProbe(jack_server, noise(1, SAMPLE_RATE // 2)[0])
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_echo, args=(theirs, block), daemon=True)
-    process.start()
+    echo = context.Process(target=_echo, args=(theirs, block), daemon=True)
+    echo.start()
     try:
         assert ours.poll(20.0)
         latency = ours.recv()
         probe.begin()
         wait_for(lambda: probe.finished, 20.0, "the signal to go through")
         ours.send("end")
-        process.join(10.0)
+        echo.join(10.0)
     finally:
         probe.close()
-        process.kill()
+        echo.kill()
     np.testing.assert_array_equal(probe.answer[latency:], probe.signal[: probe.signal.size - latency])
 
 
@@ -262,6 +263,19 @@ def test_no_other_device_takes_the_place_of_one_that_went(jack_server: JackServe
         assert "ended unexpectedly by signal 9" in outage.reason
         obstacle = wait_for(lambda: (outage_of(live) or outage).obstacle, 20.0, "an attempt to fail")
         assert "no input matches 'probe-microphone, JACK Audio Connection Kit'" in obstacle
+
+
+def test_an_audio_process_that_hangs_is_replaced(jack_server: JackServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "REPLY_TIMEOUT_S", 0.5)
+    with running(processors.inverter, SessionSettings()) as live:
+        hung = live.process_id
+        assert hung is not None
+        os.kill(hung, signal.SIGSTOP)
+        outage = wait_for(lambda: outage_of(live), 10.0, "the outage to be noticed")
+        assert "did not answer within 0.5 s" in outage.reason
+        wait_for(lambda: status_of(live), 20.0, "the session to begin anew")
+        assert live.process_id != hung
+        assert not Path(f"/proc/{hung}").exists()
 
 
 def test_a_processor_that_breaks_ends_the_session_with_its_error(jack_server: JackServer) -> None:

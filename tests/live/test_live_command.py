@@ -142,7 +142,7 @@ def test_the_screen_shows_levels_and_obeys_keys(jack_server: JackServer) -> None
     try:
         screen = Screen(leader)
         screen.wait_for("● on")
-        for words in ("input", "output", "removed", "missed blocks", "latency", "10.7 ms", "512 samples"):
+        for words in ("input", "output", "removed", "missed block", "latency", "10.7 ms", "512 samples"):
             assert words in screen.text, words
         os.write(leader, b"b")
         screen.wait_for("○ bypass")
