@@ -133,7 +133,7 @@ def test_it_waits_for_a_server_and_says_so_when_it_ends_in_silence(jack_server: 
 def test_the_screen_shows_levels_and_obeys_keys(jack_server: JackServer) -> None:
     leader, follower = pty.openpty()
     process = subprocess.Popen(
-        command("live", "--model", "none", "--highpass", "120"),
+        command(*LIVE, "--mode", "worker"),
         stdin=follower, stdout=follower, stderr=follower,
         env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "90", "LINES": "30"},
         start_new_session=True,

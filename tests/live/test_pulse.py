@@ -35,15 +35,13 @@ def level(x: Signal, frequency_hz: float) -> float:
 
 
 def test_what_the_microphone_hears_comes_out_filtered(pulse_server: PulseServer, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "room.wav", hum_and_tone(20.0), SAMPLE_RATE)
+    soundfile.write(tmp_path / "room.wav", hum_and_tone(40.0), SAMPLE_RATE)
     live = LiveProcess(processors.high_pass, SessionSettings())
     status = live.start()
     try:
         assert (status.source.key, status.sink.key) == (pulse_server.MICROPHONE, pulse_server.SPEAKERS)
         player = pulse_server.play(tmp_path / "room.wav")
-        time.sleep(0.5)
-        heard = pulse_server.record(f"{pulse_server.SPEAKERS}.monitor", 2.0)
-        live.poll()
+        assert_filtered(pulse_server, f"{pulse_server.SPEAKERS}.monitor")
     finally:
         last = live.stop()
         player.kill()
@@ -54,20 +52,23 @@ def test_what_the_microphone_hears_comes_out_filtered(pulse_server: PulseServer,
         f"latency {last.latency.ms(last.sample_rate)} ms, {last.engine.misses} misses, "
         f"{last.engine.output_xruns} xruns, clocks {last.engine.drift.ppm:.0f} ppm apart"
     )
-    assert_filtered(heard)
     assert last.latency.device_in > 0
     assert last.latency.device_out > 0
 
 
-def assert_filtered(heard: Signal) -> None:
-    """Assert that the tone is there and that the hum, three times as loud at first, is not, or not always.
+def assert_filtered(server: PulseServer, source: str) -> None:
+    """Assert that the tone is there and the hum, three times as loud at first, is not; sooner or later.
 
     A busy machine makes holes in the sound, and lets the input through where the output was not ready.
     """
-    tone, hum = level(heard, TONE_HZ), level(heard, HUM_HZ)
-    print(f"tone {tone:.3f} (of 0.1), hum {hum:.3f} (of 0.3)")  # noqa: T201
-    assert tone > 0.02
-    assert hum < tone
+
+    def filtered() -> bool:
+        heard = server.record(source, 1.0)
+        tone, hum = level(heard, TONE_HZ), level(heard, HUM_HZ)
+        print(f"tone {tone:.3f} (of 0.1), hum {hum:.3f} (of 0.3)")  # noqa: T201
+        return tone > 0.02 and hum < tone
+
+    wait_for(filtered, 25.0, "filtered sound")
 
 
 def test_a_server_that_is_restarted_is_waited_for(pulse_server: PulseServer) -> None:
@@ -87,11 +88,13 @@ def test_a_server_that_is_restarted_is_waited_for(pulse_server: PulseServer) -> 
 def test_a_microphone_that_goes_is_waited_for_and_not_replaced(pulse_server: PulseServer) -> None:
     # As on every desktop: streams of a device that goes are put on another.
     pulse_server.pactl("load-module", "module-rescue-streams")
-    make = ("load-module", "module-remap-source", "source_name=usb", "master=room.monitor")
+    make = ("load-module", "module-remap-source", "source_name=usb", "master=room.monitor", "rate=44100")
     number = pulse_server.pactl(*make).stdout.strip()
     live = LiveProcess(processors.inverter, SessionSettings(input="usb"))
-    live.start()
+    status = live.start()
     try:
+        # The two devices run at different rates; the bridge between their clocks converts.
+        assert (status.source.sample_rate, status.sink.sample_rate, status.sample_rate) == (44_100, 48_000, 48_000)
         pulse_server.pactl("unload-module", number)
         wait_for(lambda: isinstance(live.poll(), Outage), 15.0, "the outage to be noticed")
         assert live.outage is not None

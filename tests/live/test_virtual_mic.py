@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,13 +75,12 @@ def test_it_is_never_its_own_microphone(pulse_server: PulseServer) -> None:
 
 
 def test_programs_record_the_processed_sound_and_nothing_is_left(pulse_server: PulseServer, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "room.wav", hum_and_tone(20.0), SAMPLE_RATE)
+    soundfile.write(tmp_path / "room.wav", hum_and_tone(40.0), SAMPLE_RATE)
     player = pulse_server.play(tmp_path / "room.wav")
     try:
         with live() as process:
             wait_for(lambda: plays(pulse_server), 20.0, "live to play")
-            time.sleep(0.5)
-            heard = pulse_server.record(virtual_mic.SOURCE, 2.0)
+            assert_filtered(pulse_server, virtual_mic.SOURCE)
             with pytest.raises(DeviceError, match="in use by"):
                 virtual_mic.create()
             process.send_signal(signal.SIGINT)
@@ -90,7 +88,6 @@ def test_programs_record_the_processed_sound_and_nothing_is_left(pulse_server: P
     finally:
         player.kill()
         player.wait()
-    assert_filtered(heard)
     assert not ours(pulse_server)
 
 
