@@ -401,7 +401,9 @@ def _live(
     words: Path,
 ) -> None:
     """Run a session and answer questions about it; the body of the audio process. Does not return."""
-    for name in ("SIGINT", "SIGHUP"):
+    # What a terminal sends to all of its processes is for the one that started this one. Stopping here (Ctrl-Z) would
+    # stop the sound of every client of a JACK server.
+    for name in ("SIGINT", "SIGHUP", "SIGTSTP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     # A service manager sends this to every process at once.
@@ -411,7 +413,7 @@ def _live(
     orphaned = False
     session: LiveSession | None = None
     try:
-        session = LiveSession(build(), settings)
+        session = LiveSession(build(), settings, owns_process=True)
         session.start()
         for name, value in wishes.items():
             _grant(session, name, value)
@@ -425,8 +427,10 @@ def _live(
             connection.send(failure)
         except OSError:
             orphaned = True
-    if orphaned and on_orphaned is not None:
-        on_orphaned()
+    if orphaned:
+        words.unlink(missing_ok=True)
+        if on_orphaned is not None:
+            on_orphaned()
     # A JACK server that has to find out by itself that a client is gone may stop everybody's sound for a while.
     with suppress(DeviceError):
         release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from ..processor import Processor
 from ..spec import LatencyBreakdown
 from .choice import JACK, Device, find_device, may_feed_back, share_a_clock
 from .devices import DeviceStream, list_devices, open_stream
+from .door import Door
 from .drift import ClockBridge
 from .engine import LiveConfig, LiveEngine
 from .realtime import RealtimeReport, realtime
@@ -101,6 +103,8 @@ class LiveSession:
     processor : Processor
         Owned by the session from here on.
     settings : SessionSettings
+    owns_process : bool
+        Nothing else happens in this process: every thread of it may have real-time priority.
 
     Raises
     ------
@@ -121,12 +125,15 @@ class LiveSession:
     ...         session.check()
     """
 
-    def __init__(self, processor: Processor, settings: SessionSettings | None = None) -> None:
+    def __init__(
+        self, processor: Processor, settings: SessionSettings | None = None, owns_process: bool = False
+    ) -> None:
         self.settings = settings or SessionSettings()
+        self._owns_process = owns_process
         self.sample_rate = 0
         self._processor = processor
         self._exit = ExitStack()
-        self._doors: list[_Door] = []
+        self._doors: list[Door] = []
         self._streams: list[DeviceStream] = []
         self._recorder: Recorder | None = None
         self._notes: list[str] = []
@@ -152,93 +159,81 @@ class LiveSession:
             )
         # Before any stream runs: collecting garbage once holds up every thread for a tenth of a second.
         self._realtime = self._exit.enter_context(realtime(self._audio_threads))
-        one_clock = share_a_clock(self._source, self._sink)
-        if one_clock:
-            self._open_duplex()
+        if share_a_clock(self._source, self._sink):
+            self._open(self._source, self._sink)
         else:
-            self._open_pair()
+            self._open(source=self._source)
+            self._open(sink=self._sink)
         for stream in self._streams:
             stream.start()
         self._await_first_blocks()
-        playback = self._streams[-1]
+        self._make_engine()
+        for door, answer in zip(self._doors, self._answers(), strict=True):
+            door.open(answer)
+        self._playing = True
+
+    def _open(self, source: Device | None = None, sink: Device | None = None) -> None:
+        """Open one stream: of both devices, or of one of two that have clocks of their own."""
+        device = source or sink
+        assert device is not None
         settings = self.settings
+        # Mono sound goes to both ears.
+        n_outputs = settings.n_channels if settings.n_channels > 1 or sink is None else min(2, sink.n_outputs)
+        door = Door(has_output=sink is not None)
+        stream = open_stream(
+            door,
+            source=source,
+            sink=sink,
+            sample_rate=settings.sample_rate or device.sample_rate,
+            n_inputs=settings.n_channels,
+            n_outputs=n_outputs,
+            # A fixed block on JACK would be cut from the server's, at a whole block of latency.
+            block=0 if device.host_api == JACK else settings.block,
+            latency_ms=settings.latency_ms,
+        )
+        self._doors.append(door)
+        self._streams.append(stream)
+
+    def _make_engine(self) -> None:
+        """Make what answers the streams, now that their blocks are known."""
+        settings, playback = self.settings, self._streams[-1]
+        for door, device in zip(self._doors, (self._source, self._sink), strict=False):
+            door.promised = door.largest if device.host_api == JACK else settings.block or None
         self.sample_rate = playback.sample_rate
-        fixed = self._fixed_block()
+        self._block = self._doors[-1].promised
         config = LiveConfig(
             self.sample_rate,
             settings.n_channels,
-            fixed_block=fixed,
+            fixed_block=self._block,
             max_block=self._doors[-1].largest,
             mode=settings.mode,
         )
         if settings.record is not None:
             self._recorder = Recorder(settings.record, self.sample_rate, settings.n_channels)
-        bridge = None if one_clock else self._make_bridge()
-        self.engine = LiveEngine(self._processor, config, self._recorder, bridge)
-        if self._recorder is not None:
             self._exit.enter_context(self._recorder)
+        self._bridge = self._make_bridge() if len(self._streams) == 2 else None
+        self.engine = LiveEngine(self._processor, config, self._recorder, self._bridge)
         self.engine.start()
         self._exit.callback(self.engine.stop)
-        for door in self._doors:
-            door.promise(fixed)
-        if bridge is None:
-            self._doors[0].open(self._answer_jack if self._source.host_api == JACK else self.engine.callback)
-        else:
-            self._doors[0].open(bridge.capture)
-            self._doors[1].open(bridge.playback)
-        self._playing = True
-        self._latency = (
-            self._device_latency() + (bridge.latency if bridge else LatencyBreakdown()) + self.engine.latency
-        )
+        between = self._bridge.latency if self._bridge else LatencyBreakdown()
+        self._latency = self._device_latency() + between + self.engine.latency
+
+    def _answers(self) -> tuple[Callable[..., None], ...]:
+        """Return what answers each door."""
+        if self._bridge is not None:
+            return self._bridge.capture, self._bridge.playback
+        return (self._answer_jack if self._source.host_api == JACK else self.engine.callback,)
 
     def _audio_threads(self) -> tuple[int, ...]:
-        return self.engine.audio_threads if self._playing else ()
-
-    def _n_outputs(self) -> int:
-        """Channels of the output: mono sound goes to both ears."""
-        return self.settings.n_channels if self.settings.n_channels > 1 else min(2, self._sink.n_outputs)
-
-    def _open_duplex(self) -> None:
-        door = _Door(has_output=True)
-        self._doors = [door]
-        self._streams = [
-            open_stream(
-                door,
-                source=self._source,
-                sink=self._sink,
-                sample_rate=self.settings.sample_rate or self._source.sample_rate,
-                n_inputs=self.settings.n_channels,
-                n_outputs=self._n_outputs(),
-                # A fixed block on JACK would be cut from the server's, at a whole block of latency.
-                block=0 if self._source.host_api == JACK else self.settings.block,
-                latency_ms=self.settings.latency_ms,
-            )
-        ]
-
-    def _open_pair(self) -> None:
-        """Open two streams: two devices have two clocks."""
-        settings = self.settings
-        self._doors = [_Door(has_output=False), _Door(has_output=True)]
-        self._streams.append(
-            open_stream(
-                self._doors[0],
-                source=self._source,
-                sample_rate=settings.sample_rate or self._source.sample_rate,
-                n_inputs=settings.n_channels,
-                block=settings.block,
-                latency_ms=settings.latency_ms,
-            )
-        )
-        self._streams.append(
-            open_stream(
-                self._doors[1],
-                sink=self._sink,
-                sample_rate=settings.sample_rate or self._sink.sample_rate,
-                n_outputs=self._n_outputs(),
-                block=settings.block,
-                latency_ms=settings.latency_ms,
-            )
-        )
+        """Return the threads that need priority."""
+        if not self._playing:
+            return ()
+        if not self._owns_process:
+            return self.engine.audio_threads
+        # Whoever has the interpreter keeps the audio threads waiting. An ordinary thread that has it and is put aside
+        # by the system for a busy program would keep them waiting for as long.
+        others = (thread.native_id for thread in threading.enumerate())
+        return (*self.engine.audio_threads, *(native_id for native_id in others if native_id is not None))
 
     def _await_first_blocks(self) -> None:
         deadline = time.monotonic() + FIRST_BLOCKS_TIMEOUT_S
@@ -249,12 +244,6 @@ class LiveSession:
                     "plug the device out and in again, or restart the sound server"
                 )
             time.sleep(0.01)
-
-    def _fixed_block(self) -> int | None:
-        """Frames that every callback is sure to have."""
-        if self._source.host_api == JACK and len(self._doors) == 1:
-            return self._doors[0].largest
-        return self.settings.block or None
 
     def _make_bridge(self) -> ClockBridge:
         capture, playback = self._streams
@@ -322,7 +311,7 @@ class LiveSession:
             source=self._source,
             sink=self._sink,
             sample_rate=self.sample_rate,
-            block=self._fixed_block(),
+            block=self._block,
             latency=self._latency,
             engine=self.engine.snapshot(),
             bypass=self.engine.bypass,
@@ -371,73 +360,3 @@ def _problems(recorder: Recorder) -> Iterator[str]:
         yield f"the recording ended early: {recorder.failure}"
     if recorder.dropped_samples:
         yield f"the disk was too slow for the recording: {recorder.dropped_samples} samples in it are silent"
-
-
-class _Door:
-    """The callback that a device knows: silence, then whoever answers, then a fade back to silence.
-
-    A stream keeps one callback for life, but who answers is known only when the stream has shown its block size.
-    """
-
-    def __init__(self, has_output: bool) -> None:
-        self.has_output = has_output
-        self.beats = 0
-        self.largest = 0
-        self.broken_promise = 0
-        self._promised: int | None = None
-        self._answer: Callable[..., None] | None = None
-        self._fade_length = 0
-        self._faded = 0
-        self._last_beats = 0
-        self._last_moment = time.monotonic()
-
-    def __call__(self, *block: Any) -> None:
-        """Answer one block: ``([indata,] [outdata,] frames, time, status)``. Thread: audio."""
-        self.beats += 1
-        frames = block[-3]
-        if frames > self.largest:
-            self.largest = frames
-        answer = self._answer
-        if answer is None:
-            if self.has_output:
-                block[-4].fill(0.0)
-        elif self._promised is not None and frames != self._promised:
-            self.broken_promise = frames
-            if self.has_output:
-                block[-4].fill(0.0)
-        else:
-            answer(*block)
-            if self._fade_length:
-                self._fade(block, frames)
-
-    def _fade(self, block: tuple[Any, ...], frames: int) -> None:
-        if self.has_output:
-            gain = 1.0 - (self._faded + np.arange(1.0, frames + 1.0, dtype=np.float32)) / self._fade_length
-            np.multiply(block[-4], np.maximum(gain, 0.0)[:, np.newaxis], out=block[-4])
-        self._faded += frames
-        if self._faded >= self._fade_length:
-            self._answer = None
-
-    def promise(self, frames: int | None) -> None:
-        """Let only blocks of this size through."""
-        self._promised = frames
-
-    def open(self, answer: Callable[..., None]) -> None:
-        """Let `answer` have every block from now on."""
-        self._answer = answer
-
-    def close(self, fade_length: int) -> None:
-        """Fade to silence over so many frames."""
-        self._fade_length = fade_length
-
-    @property
-    def is_open(self) -> bool:
-        """Whether somebody answers."""
-        return self._answer is not None
-
-    def silent_s(self) -> float:
-        """Seconds, at least, since the device last called. Thread: control."""
-        now = time.monotonic()
-        if self.beats != self._last_beats:
-            self._last_beats, self._last_moment = self.beats, now
-        return now - self._last_moment

@@ -23,7 +23,7 @@ from streamproc.engine import Engine
 from streamproc.errors import DeviceError, EngineError
 from streamproc.live import process
 from streamproc.live.process import LiveProcess, Outage
-from streamproc.live.session import SessionSettings, SessionStatus
+from streamproc.live.session import LiveSession, SessionSettings, SessionStatus
 from streamproc.processor import Processor
 
 pytestmark = pytest.mark.device
@@ -209,6 +209,28 @@ def test_declared_device_latency_is_measured_device_latency(jack_server: JackSer
     np.testing.assert_array_equal(probe.answer[latency:], probe.signal[: probe.signal.size - latency])
 
 
+def _session(connection: Connection) -> None:
+    """Run a session in this very process, and leave like any program; the body of a process."""
+    with LiveSession(processors.inverter(), SessionSettings()) as session:
+        time.sleep(0.3)
+        session.check()
+        connection.send(session.status().engine.callbacks)
+
+
+def test_a_session_needs_no_process_of_its_own(jack_server: JackServer) -> None:
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    program = context.Process(target=_session, args=(theirs,), daemon=True)
+    program.start()
+    try:
+        assert ours.poll(20.0)
+        assert ours.recv() > 0
+        program.join(10.0)
+        assert program.exitcode == 0
+    finally:
+        program.kill()
+
+
 # --- trouble --------------------------------------------------------------------------------------------------------
 
 
@@ -263,6 +285,17 @@ def test_no_other_device_takes_the_place_of_one_that_went(jack_server: JackServe
         assert "ended unexpectedly by signal 9" in outage.reason
         obstacle = wait_for(lambda: (outage_of(live) or outage).obstacle, 20.0, "an attempt to fail")
         assert "no input matches 'probe-microphone, JACK Audio Connection Kit'" in obstacle
+
+
+def test_a_changed_period_begins_a_new_session(jack_server: JackServer) -> None:
+    with running(processors.inverter, SessionSettings()) as live:
+        changer = jack_server.client("changer")
+        changer.blocksize = 256
+        outage = wait_for(lambda: outage_of(live), 10.0, "the change to be noticed")
+        assert outage.reason == "the server changed its block to 256 frames"
+        status = wait_for(lambda: status_of(live), 20.0, "the session to begin anew")
+        assert status.block == 256
+        changer.close()
 
 
 def test_an_audio_process_that_hangs_is_replaced(jack_server: JackServer, monkeypatch: pytest.MonkeyPatch) -> None:
