@@ -305,6 +305,7 @@ def test_latency_is_that_of_the_stream_or_on_jack_of_the_ports(fake: type[FakeLi
 def test_a_latency_can_be_asked_for(fake: type[FakeLibrary]) -> None:
     assert opened(device("mic"))._stream.options["latency"] == "low"
     assert opened(device("mic"), latency_ms=20.0)._stream.options["latency"] == 0.02
+    assert opened(device("mic", PULSE))._stream.options["latency"] == devices.PULSE_INPUT_MS / 1000.0
     assert opened(sink=device("speakers", PULSE))._stream.options["latency"] == devices.PULSE_OUTPUT_MS / 1000.0
 
 

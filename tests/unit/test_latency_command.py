@@ -62,7 +62,9 @@ def test_a_lie_is_found() -> None:
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
 @pytest.mark.parametrize(
-    "model", [IdentitySpectrum(48_000, 64, 2), IdentitySpectrum(16_000, 64), IdentityWaveform(48_000, 64, 1)], ids=str
+    "model",
+    [IdentitySpectrum(48_000, 64, 2), IdentitySpectrum(16_000, 64), IdentityWaveform(48_000, 64, 1)],
+    ids=["looking ahead", "at 16 kHz", "waveform"],
 )
 def test_declared_is_measured_around_and_through_models(model: IdentitySpectrum, path: HostPath) -> None:
     processor = ModelProcessor(model)
