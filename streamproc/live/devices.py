@@ -32,9 +32,11 @@ LOAD_TIMEOUT_S = 15.0
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 
+PULSE_INPUT_MS = 20.0
 PULSE_OUTPUT_MS = 35.0
-"""Latency for outputs of a sound server where none is asked for. Less works until the first underrun, after which
-PulseAudio was seen to take no sound for two seconds."""
+"""Latency for devices of a sound server where none is asked for. Of its input, less loses samples (at 9 ms, 390 in a
+million, and no word of it). Of its output, less works until the first underrun, after which PulseAudio was seen to take
+no sound for two seconds."""
 
 _CLIENT_NAME = ctypes.c_char_p(b"streamproc")
 """What JACK calls us. PortAudio keeps the pointer, so it must live as long as the process."""
@@ -391,7 +393,7 @@ def open_stream(
             channels=channels if len(directions) == 2 else channels[0],
             samplerate=sample_rate,
             blocksize=block,
-            latency=_latency_s(sink, latency_ms),
+            latency=_latency_s(directions[0][1], sink is not None, latency_ms),
             dtype="float32",
             callback=callback,
         ),
@@ -400,9 +402,9 @@ def open_stream(
     return DeviceStream(stream, source, sink, block)
 
 
-def _latency_s(sink: Device | None, latency_ms: float | None) -> float | str:
-    if latency_ms is None and sink is not None and sink.host_api == PULSE:
-        latency_ms = PULSE_OUTPUT_MS
+def _latency_s(device: Device, is_output: bool, latency_ms: float | None) -> float | str:
+    if latency_ms is None and device.host_api == PULSE:
+        latency_ms = PULSE_OUTPUT_MS if is_output else PULSE_INPUT_MS
     return "low" if latency_ms is None else latency_ms / 1000.0
 
 
