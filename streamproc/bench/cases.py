@@ -106,7 +106,7 @@ def callbacks_suite(
 
     def cases() -> list[Case]:
         return [
-            callback_case(f"{rate} Hz, block {block}, {_channels(n)}", ModelProcessor(model), rate, block, n)
+            callback_case(f"{rate / 1000:g} kHz, {block}, {_channels(n)}", ModelProcessor(model), rate, block, n)
             for rate, block, n in grid
         ]
 

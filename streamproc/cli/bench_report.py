@@ -89,7 +89,7 @@ def _callback_table(label: str, rows: Sequence[Row], width: int) -> Table:
     percentiles = ("p50", "p99", "max") if wide else ("p50", "p99")
     hot = ["hot p50"] if wide else []
     columns = ["latency", *hot, "paced p50", *percentiles[1:], "load p50", *percentiles[1:], "rtf", "misses"]
-    table = _table(label, "a callback, in µs; latency in ms, load in %", columns)
+    table = _table(label, "a callback, in µs; latency in ms, load in %", columns, "rate, block")
     for row in rows:
         loads = {"p50": row.paced.p50_us, "p99": row.paced.p99_us, "max": row.paced.max_us}
         table.add_row(

@@ -301,7 +301,6 @@ def test_pictures_are_drawn_of_what_there_is(report: Report, tmp_path: Path) -> 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.setattr("streamproc.bench.runner.QUICK", replace(BRIEF, hot_s=0.001, paced=5))
-    monkeypatch.setenv("COLUMNS", "120")
     return lambda *arguments: CliRunner().invoke(app, ["bench", *map(str, arguments)])
 
 
@@ -310,7 +309,7 @@ def test_the_whole_command(run: Callable[..., Result], file: Path, tmp_path: Pat
     few = ("--quick", "--blocks", "64,128", "--rates", "16000,48000", "--channels", "1")
     result = run(file, *few, "--json", first, "--pool", "--against", file, "--plot", tmp_path / "pictures")
     assert result.exit_code == 0, result.output
-    for words in ("whole hop by hand", "16000 Hz, block 64, mono", "48000 Hz, block 128", "side by side", "streams"):
+    for words in ("whole hop by hand", "16 kHz, 64, mono", "48 kHz, 128, mono", "side by side", "streams"):
         assert words in result.stdout
     assert (tmp_path / "pictures" / "hop.png").is_file()
     result = run(file, *few, "--json", second, "--compare", first)
