@@ -138,6 +138,7 @@ def _bin_weights(window: int, sample_rate: int, bandwidth_hz: Tensor, high_weigh
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(mode=False)  # what is kept here must serve training too, whoever asks first
 def _hann(window: int, device: torch.device) -> Tensor:
     taper = torch.hann_window(window, device=device)
     return taper / taper.square().sum().sqrt()

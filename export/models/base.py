@@ -124,6 +124,7 @@ def enhance(model: StreamableModel, samples: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(mode=False)  # what is kept here must serve training too, whoever asks first
 def _windows_of(
     kind: str, analysis_window: int, window: int, hop: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:

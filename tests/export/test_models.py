@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
+from export.losses import LossConfig, denoising_loss
 from export.models import GruDenoiser, GruDenoiserConfig, StreamableModel, build_model, enhance, istft, stft
 from export.models.denoiser import band_matrices
 from streamproc.spec import ModelSpec
@@ -150,3 +154,22 @@ def test_enhance_is_aligned_and_as_long_as_its_input() -> None:
     model.gains.weight.zero_()
     samples = torch.randn(1, 10_007, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(enhance(model, samples), samples, atol=1e-4, rtol=0)
+
+
+def test_windows_first_asked_for_while_evaluating_serve_training_too() -> None:
+    spec = replace(GruDenoiser(SMALL).spec, analysis_window=896)  # sizes that nobody else asks for
+    loss = partial(
+        denoising_loss,
+        noisy_rms=torch.ones(1),
+        bandwidth_hz=torch.full((1,), 24_000.0),
+        has_speech=torch.ones(1, dtype=torch.bool),
+        sample_rate=48_000,
+        config=LossConfig(resolutions=((640, 320),)),
+    )
+    x = torch.randn(1, 4096)
+    with torch.inference_mode():
+        loss(istft(stft(x, spec), spec), x)
+    y = x.clone().requires_grad_()
+    loss(istft(stft(y, spec), spec), x).sum().backward()
+    assert y.grad is not None
+    assert torch.isfinite(y.grad).all()
