@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from .parameters import Smoothed
-from .processor import BaseProcessor, Processor, latency_of, parameters_of
-from .spec import Block, LatencyBreakdown, StreamConfig
+from .processor import Processor, Wrapper
+from .spec import Block, StreamConfig
 
 
-class Mono(BaseProcessor):
+class Mono(Wrapper):
     """Give `inner` the mean of all channels, and every channel what it returns.
 
     Parameters
@@ -26,28 +24,13 @@ class Mono(BaseProcessor):
     """
 
     def __init__(self, inner: Processor) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self._mean: Block = np.zeros((1, 0), np.float32)
 
     def prepare(self, config: StreamConfig) -> None:
         """Prepare `inner` for one channel."""
-        self.inner.prepare(replace(config, n_channels=1))
+        super().prepare(replace(config, n_channels=1))
         self._mean = np.zeros((1, config.max_block), np.float32)
-
-    @property
-    def latency(self) -> LatencyBreakdown:
-        """The inner latency."""
-        return latency_of(self.inner)
-
-    @property
-    def tail_samples(self) -> int:
-        """The inner tail."""
-        return self.inner.tail_samples
-
-    @property
-    def parameters(self) -> Mapping[str, Smoothed]:
-        """The inner parameters."""
-        return parameters_of(self.inner)
 
     def process(self, x: Block, out: Block) -> None:
         """Process the mean of the channels."""
@@ -60,7 +43,3 @@ class Mono(BaseProcessor):
         np.multiply(mean, np.float32(1.0 / n_channels), out=mean)
         self.inner.process(mean, mean)
         np.copyto(out, mean)
-
-    def reset(self) -> None:
-        """Reset `inner`."""
-        self.inner.reset()

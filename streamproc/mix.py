@@ -10,8 +10,8 @@ import numpy as np
 from .dsp.delay import DelayLine
 from .dsp.units import amplitude
 from .parameters import Parameter, Smoothed
-from .processor import BaseProcessor, Processor, latency_of, parameters_of
-from .spec import Block, LatencyBreakdown, StreamConfig
+from .processor import Processor, Wrapper
+from .spec import Block, StreamConfig
 
 NO_LIMIT_DB = 100.0
 """The attenuation limit, in dB, that limits nothing: dry sound at -100 dB would drown in 16 bits, so it is left out."""
@@ -19,7 +19,7 @@ NO_LIMIT_DB = 100.0
 _WET_WEIGHT = Parameter("wet_weight", "", 0.0, 1.0, 1.0)
 
 
-class Mix(BaseProcessor):
+class Mix(Wrapper):
     """Blend what a processor makes (wet) with its input (dry), delayed by exactly the processor's latency.
 
     Parameters
@@ -65,7 +65,7 @@ class Mix(BaseProcessor):
         attenuation_limit_db: float | None = None,
         bypass: bool = False,
     ) -> None:
-        self.inner = inner
+        super().__init__(inner)
         if attenuation_limit_db is None or (isinf(attenuation_limit_db) and attenuation_limit_db > 0):
             attenuation_limit_db = NO_LIMIT_DB
         self._mix = Smoothed(self.MIX, mix)
@@ -76,26 +76,16 @@ class Mix(BaseProcessor):
 
     def prepare(self, config: StreamConfig) -> None:
         """Prepare `inner`, and a dry path as long as its latency."""
-        self.inner.prepare(config)
+        super().prepare(config)
         self._dry = DelayLine(config.n_channels, self.inner.latency_samples, config.max_block)
         self._wet_weight.set(self._asked_weight())
         self._wet_weight.prepare(config.sample_rate, config.max_block)
 
     @property
-    def latency(self) -> LatencyBreakdown:
-        """The inner latency, at any setting."""
-        return latency_of(self.inner)
-
-    @property
-    def tail_samples(self) -> int:
-        """The inner tail."""
-        return self.inner.tail_samples
-
-    @property
     def parameters(self) -> Mapping[str, Smoothed]:
         """``mix``, ``attenuation_limit``, ``bypass`` and the parameters of `inner`."""
         own = {value.parameter.name: value for value in (self._mix, self._limit_db, self._bypass)}
-        inner = parameters_of(self.inner)
+        inner = super().parameters
         return own | {f"inner.{name}" if name in own else name: value for name, value in inner.items()}
 
     def process(self, x: Block, out: Block) -> None:
@@ -117,7 +107,7 @@ class Mix(BaseProcessor):
 
     def reset(self) -> None:
         """Forget all audio."""
-        self.inner.reset()
+        super().reset()
         self._dry.reset()
         self._wet_weight.set(self._asked_weight())
         self._wet_weight.reset()

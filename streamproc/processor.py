@@ -84,6 +84,42 @@ class BaseProcessor(ABC):
             parameter.reset()
 
 
+class Wrapper(BaseProcessor):
+    """A processor around another one, with the other's latency, tail and parameters unless it says otherwise.
+
+    Parameters
+    ----------
+    inner : Processor
+        Prepared, run and reset by the wrapper alone.
+    """
+
+    def __init__(self, inner: Processor) -> None:
+        self.inner = inner
+
+    def prepare(self, config: StreamConfig) -> None:
+        """Prepare `inner`."""
+        self.inner.prepare(config)
+
+    @property
+    def latency(self) -> LatencyBreakdown:
+        """The inner latency."""
+        return latency_of(self.inner)
+
+    @property
+    def tail_samples(self) -> int:
+        """The inner tail."""
+        return self.inner.tail_samples
+
+    @property
+    def parameters(self) -> Mapping[str, Smoothed]:
+        """The inner parameters."""
+        return parameters_of(self.inner)
+
+    def reset(self) -> None:
+        """Reset `inner`."""
+        self.inner.reset()
+
+
 class Passthrough(BaseProcessor):
     """The identity."""
 

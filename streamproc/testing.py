@@ -37,9 +37,8 @@ from time import sleep
 import numpy as np
 
 from .live.drift import DuplexCallback
-from .parameters import Smoothed
-from .processor import BaseProcessor, Processor, latency_of, parameters_of
-from .spec import Block, LatencyBreakdown, StreamConfig
+from .processor import Processor, Wrapper
+from .spec import Block, StreamConfig
 
 
 class ManualClock:
@@ -178,32 +177,17 @@ class FakeStream:
         return FakeTime(now_s - n / self.sample_rate, now_s, now_s + n / self.sample_rate)
 
 
-class _Wrapper(BaseProcessor):
+class _Disturbed(Wrapper):
     """A processor with something done to it."""
 
     def __init__(self, inner: Processor) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self._calls = 0
 
     def prepare(self, config: StreamConfig) -> None:
         """Prepare `inner`; calls are counted from here."""
-        self.inner.prepare(config)
+        super().prepare(config)
         self._calls = 0
-
-    @property
-    def latency(self) -> LatencyBreakdown:
-        """The inner latency."""
-        return latency_of(self.inner)
-
-    @property
-    def tail_samples(self) -> int:
-        """The inner tail."""
-        return self.inner.tail_samples
-
-    @property
-    def parameters(self) -> Mapping[str, Smoothed]:
-        """The inner parameters."""
-        return parameters_of(self.inner)
 
     def process(self, x: Block, out: Block) -> None:
         """Disturb, then process one block."""
@@ -212,14 +196,10 @@ class _Wrapper(BaseProcessor):
         self.inner.process(x, out)
 
     def disturb(self, call: int) -> None:
-        """Do it, before the call of this index."""
-
-    def reset(self) -> None:
-        """Reset `inner`; calls are counted on."""
-        self.inner.reset()
+        """Do it, before the call of this index. A reset does not begin the count anew."""
 
 
-class FailingProcessor(_Wrapper):
+class FailingProcessor(_Disturbed):
     """Raise at some calls.
 
     Parameters
@@ -242,7 +222,7 @@ class FailingProcessor(_Wrapper):
             raise self._error(f"call {call} fails on purpose")
 
 
-class SlowProcessor(_Wrapper):
+class SlowProcessor(_Disturbed):
     """Take `inner` as it is, but take time.
 
     Parameters

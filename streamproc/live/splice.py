@@ -126,8 +126,3 @@ class Splice:
         scratch = self._scratch[:, : out.shape[1]]
         np.multiply(source, weight, out=scratch)
         np.add(out, scratch, out=out)
-
-    @property
-    def plays_only_wet(self) -> bool:
-        """Whether the processed sound alone is heard now."""
-        return self._dry.is_zero and self._bridge.is_zero and not self._wet.is_zero
