@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from .base import StreamableModel, enhance, istft, stft
+from .base import StreamableModel, StreamingModule, enhance, istft, stft
 from .denoiser import GruDenoiser, GruDenoiserConfig
 
 __all__ = [
     "GruDenoiser",
     "GruDenoiserConfig",
     "StreamableModel",
+    "StreamingModule",
     "build_model",
     "describe_model",
     "enhance",

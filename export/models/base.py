@@ -9,18 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from streamproc.spec import ModelSpec
+from streamproc.spec import ModelSpec, StateSpec
 from streamproc.windows import window_pair
 
 
-class StreamableModel(nn.Module, ABC):
-    """A pure function from frames and states to frames and next states.
+class StreamingModule(nn.Module, ABC):
+    """A pure function from a sequence and states to a sequence and next states, cut anywhere in time.
 
-    A subclass sets `spec` and writes `sequence`; `step` is the same code with one frame, so what was trained is
-    what runs. Nothing may be kept in the module between calls, and no frame may see a later one.
+    The one streaming base of every recurrent cell and model: a subclass says which states it carries and writes
+    `sequence`; `step` is the same code with one frame, so what was trained is what runs. Nothing may be kept in the
+    module between calls, and no frame may see a later one.
     """
 
-    spec: ModelSpec
+    @property
+    @abstractmethod
+    def states(self) -> tuple[StateSpec, ...]:
+        """What is carried from step to step, in the order in which `sequence` takes and returns it."""
 
     @abstractmethod
     def sequence(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
@@ -28,17 +32,17 @@ class StreamableModel(nn.Module, ABC):
 
         Parameters
         ----------
-        frames : float32 [channels, steps, *spec.frame_shape]
-        *states : [channels, *shape], in the order of ``spec.states``
+        frames : float32 [channels, steps, ...]
+        *states : [channels, *shape], in the order of `states`
 
         Returns
         -------
-        out : as `frames`
+        out : [channels, steps, ...]
         *next_states : as `states`
         """
 
     def step(self, frame: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """Run one step: `frame` is float32 [channels, *spec.frame_shape]."""
+        """Run one step: `frame` is float32 [channels, ...]."""
         out, *next_states = self.sequence(frame.unsqueeze(1), *states)
         return (out.squeeze(1), *next_states)
 
@@ -49,8 +53,26 @@ class StreamableModel(nn.Module, ABC):
             torch.full(
                 (n_channels, *state.shape), state.init, dtype=getattr(torch, state.dtype), device=reference.device
             )
-            for state in self.spec.states
+            for state in self.states
         )
+
+    def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """`sequence`, from the initial state where none is given."""
+        return self.sequence(frames, *(states or self.init_state(frames.shape[0])))
+
+
+class StreamableModel(StreamingModule):
+    """A streaming module with a contract, `spec`, by which the runtime can run it.
+
+    Frames are float32 [channels, steps, *spec.frame_shape] in and out, and the states are those of the spec.
+    """
+
+    spec: ModelSpec
+
+    @property
+    def states(self) -> tuple[StateSpec, ...]:
+        """The states of the spec."""
+        return self.spec.states
 
     def calibrate(self, frames: Tensor) -> None:
         """Set fixed constants of the model from example input, once, before training. Does nothing here.
@@ -59,10 +81,6 @@ class StreamableModel(nn.Module, ABC):
         ----------
         frames : float32 [channels, steps, *spec.frame_shape]
         """
-
-    def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """`sequence`, from the initial state where none is given."""
-        return self.sequence(frames, *(states or self.init_state(frames.shape[0])))
 
 
 def stft(samples: Tensor, spec: ModelSpec) -> Tensor:
