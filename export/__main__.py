@@ -9,7 +9,7 @@ import typer
 
 from streamproc.errors import StreamprocError
 
-COMMANDS = ("train", "evaluate", "onnx", "torchscript", "verify", "demo-clip")
+COMMANDS = ("train", "evaluate", "onnx", "torchscript", "verify", "recipe", "demo-clip")
 
 
 def make_app() -> typer.Typer:

@@ -6,13 +6,11 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table as RichTable
-
+from ..tables import Table
 from .metrics import METRICS, PROBES, Metric
 from .mixtures import MixtureRow, MixtureSet
 from .statistics import CONFIDENCE, Interval, Results
@@ -32,29 +30,6 @@ GROUPINGS: dict[str, Grouping] = {
     "level in dBFS": lambda row: row.level_dbfs,
     "room": lambda row: "dry" if row.room is None else "room",
 }
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def rich(self) -> RichTable:
-        """Return the table for a terminal."""
-        table = RichTable(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for column, name in enumerate(self.header):
-            table.add_column(name, justify="left" if column == 0 else "right", no_wrap=column == 0, overflow="fold")
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
-    def markdown(self) -> str:
-        """Return the table as Markdown."""
-        lines = [self.header, ("---", *["---:"] * (len(self.header) - 1)), *self.rows]
-        return "\n".join([f"**{self.title}**", "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 
 
 def tables(results: Results, infos: Sequence[SystemInfo], set_name: str) -> list[Table]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from streamproc.atomic import replacing
+
 from .base import StreamableModel, StreamingModule, enhance, istft, stft
 from .denoiser import GruDenoiser, GruDenoiserConfig
 
@@ -21,6 +23,7 @@ __all__ = [
     "enhance",
     "istft",
     "load_checkpoint",
+    "save_checkpoint",
     "stft",
 ]
 
@@ -42,13 +45,19 @@ def describe_model(model: StreamableModel) -> dict[str, Any]:
     return {"model": type(model).__name__, "model_config": asdict(model.config)}  # type: ignore[arg-type]
 
 
+def save_checkpoint(model: StreamableModel, path: Path) -> None:
+    """Write a trained model so that `load_checkpoint` makes it again."""
+    with replacing(path) as partial:
+        torch.save({**describe_model(model), "ema": model.state_dict()}, partial)
+
+
 def load_checkpoint(path: Path | str) -> StreamableModel:
     """Return a trained model in evaluation mode, from an ``ema.pt`` or a whole training checkpoint.
 
     Parameters
     ----------
     path : path
-        A file that `export.train` wrote. It is read with ``weights_only``: no code in it is run.
+        A file that `export.train` or `save_checkpoint` wrote. It is read with ``weights_only``: no code in it is run.
     """
     stored = torch.load(path, map_location="cpu", weights_only=True)
     model = build_model(stored["model"], stored["model_config"])
