@@ -30,6 +30,7 @@ from .data.mixing import Batch, MixConfig, open_mixer, prefetch
 from .data.validation import ValidationSet, enhance_all, make_validation_set, measure
 from .losses import LossConfig, denoising_loss
 from .models import StreamableModel, build_model, describe_model, istft, stft
+from .models.layers import has_fast_bfloat16, reduce_precision
 
 COLUMNS = (
     "step", "minutes", "hours", "lr", "train_loss", "grad_norm", "frames_per_s", "wait_share",
@@ -77,6 +78,10 @@ class TrainConfig:
         Threads that each take a part of the batch, one core each. On small recurrent models this is twice as fast as
         one batch on two threads. 1 on CUDA.
     device : str
+    reduced_precision : bool, optional
+        Whether products of matrices round their operands to bfloat16; by default where the processor does that fast.
+    compiled : bool
+        See `export.losses.denoising_loss`.
     save_minutes, validate_minutes, log_seconds : float
     n_val, n_synthetic, n_rooms : int
         Validation items, synthetic noises and simulated rooms.
@@ -108,6 +113,8 @@ class TrainConfig:
     seed: int = 1
     workers: int = 2
     device: str = "cpu"
+    reduced_precision: bool | None = None
+    compiled: bool = True
     save_minutes: float = 2.0
     validate_minutes: float = 5.0
     log_seconds: float = 20.0
@@ -172,6 +179,10 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
         )
     model.calibrate(stft(torch.from_numpy(mixer.batch(_CALIBRATION, config.batch).noisy).to(device), model.spec))
     average = copy.deepcopy(model).eval().requires_grad_(False)
+    on_cpu = device.type == "cpu"
+    reduce_precision(
+        model, on_cpu and (has_fast_bfloat16() if config.reduced_precision is None else config.reduced_precision)
+    )
     slow = [p for name, p in model.named_parameters() if name.startswith(config.slow_prefix)]
     rest = [p for name, p in model.named_parameters() if not name.startswith(config.slow_prefix)]
     optimiser = torch.optim.AdamW(
@@ -267,7 +278,9 @@ def accumulate_gradients(model: StreamableModel, batch: Batch, config: TrainConf
         device = parameters[0].device
         arrays = (batch.noisy, batch.clean, batch.bandwidth_hz, batch.has_speech)
         noisy, clean, bandwidth_hz, has_speech = (torch.from_numpy(array[rows]).to(device) for array in arrays)
-        loss = item_losses(model, noisy, clean, bandwidth_hz, has_speech, config.loss).sum() / len(batch.noisy)
+        loss = item_losses(model, noisy, clean, bandwidth_hz, has_speech, config.loss, config.compiled).sum() / len(
+            batch.noisy
+        )
         return float(loss.detach()), torch.autograd.grad(loss, parameters)
 
     results = list(pool.map(differentiate, parts))
@@ -277,7 +290,13 @@ def accumulate_gradients(model: StreamableModel, batch: Batch, config: TrainConf
 
 
 def item_losses(
-    model: StreamableModel, noisy: Tensor, clean: Tensor, bandwidth_hz: Tensor, has_speech: Tensor, config: LossConfig
+    model: StreamableModel,
+    noisy: Tensor,
+    clean: Tensor,
+    bandwidth_hz: Tensor,
+    has_speech: Tensor,
+    config: LossConfig,
+    compiled: bool = False,
 ) -> Tensor:
     """Loss of every item [items]: from samples to samples, so the short synthesis window is part of it."""
     spec = model.spec
@@ -285,7 +304,7 @@ def item_losses(
     enhanced = istft(model(stft(noisy, spec))[0], spec)[..., delay : noisy.shape[-1]]
     target = clean[..., : clean.shape[-1] - delay]
     noisy_rms = noisy.square().mean(-1).sqrt()
-    return denoising_loss(enhanced, target, noisy_rms, bandwidth_hz, has_speech, spec.sample_rate, config)
+    return denoising_loss(enhanced, target, noisy_rms, bandwidth_hz, has_speech, spec.sample_rate, config, compiled)
 
 
 @torch.no_grad()

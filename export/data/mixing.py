@@ -51,9 +51,9 @@ class MixConfig:
 
     sample_rate: int = 48_000
     seconds: float = 2.0
-    snr_db: tuple[float, float, float] = (-10.0, 5.0, 30.0)
+    snr_db: tuple[float, float, float] = (-9.0, 4.0, 25.0)
     level_db: tuple[float, float] = (-43.0, -13.0)
-    p_noise_only: float = 0.04
+    p_noise_only: float = 0.07
     p_speech_only: float = 0.05
     p_more_noise: float = 0.25
     p_synthetic: float = 0.35

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from streamproc.spec import ModelSpec, StateSpec
 
 from .base import StreamableModel
+from .layers import Gru, Linear
 
 _POWER_FLOOR = 1e-6
 """Added to bin powers before the logarithm: about -88 dBFS of noise, below every microphone."""
@@ -94,10 +95,10 @@ class GruDenoiser(StreamableModel):
         n_features = cfg.n_low + cfg.n_bands + 2 * cfg.n_low
         self.register_buffer("feature_mean", torch.zeros(n_features))
         self.register_buffer("feature_scale", torch.ones(n_features))
-        self.encode = nn.Linear(n_features, cfg.hidden)
-        self.core = nn.ModuleList(nn.GRU(cfg.hidden, cfg.hidden, batch_first=True) for _ in range(cfg.n_layers))
-        self.gains = nn.Linear(cfg.hidden, cfg.n_low + cfg.n_bands)
-        self.taps = nn.Linear(cfg.hidden, cfg.n_taps * 2 * cfg.n_low)
+        self.encode = Linear(n_features, cfg.hidden)
+        self.core = nn.ModuleList(Gru(cfg.hidden, cfg.hidden) for _ in range(cfg.n_layers))
+        self.gains = Linear(cfg.hidden, cfg.n_low + cfg.n_bands)
+        self.taps = Linear(cfg.hidden, cfg.n_taps * 2 * cfg.n_low)
         nn.init.constant_(self.gains.bias, 1.0)
         nn.init.zeros_(self.taps.weight)
         nn.init.zeros_(self.taps.bias)
