@@ -5,9 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import ceil, log
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from ..parameters import RAMP_MS, Parameter, Smoothed
 from ..processor import BaseProcessor
 from ..spec import Block, StreamConfig
 from .cookbook import BUTTERWORTH_Q, BandKind, Sections, band_section, butterworth_high_pass, check_sections
+from .state_space import BlockRecurrence, transposed_direct
 from .units import samples
 
 _HIGHEST = 0.499
@@ -24,121 +24,6 @@ _HIGHEST = 0.499
 
 _TAIL = 1e-5
 """What an impulse response has fallen to, against its start, when its tail counts as over."""
-
-_Matrix = npt.NDArray[np.float64]
-
-
-class _Rung(NamedTuple):
-    """The product for `length` samples, with its operand and its result as views of two rows of memory."""
-
-    length: int
-    step: _Matrix
-    operand: _Matrix
-    x: _Matrix
-    state: _Matrix
-    result: _Matrix
-    y: _Matrix
-    next_state: _Matrix
-
-
-class _Cascade:
-    """A cascade of sections that runs as matrix products.
-
-    Parameters
-    ----------
-    n_sections, n_channels : int
-
-    Notes
-    -----
-    Samples and state go through a cascade linearly, so any number of samples ``L`` at once is one product with a fixed
-    matrix of ``L + S`` rows, where ``S = 2 * n_sections``::
-
-        [ x(1) .. x(L)   state ] @ step = [ y(1) .. y(L)   next state ]
-
-    The matrix for one sample follows from sending unit vectors through the difference equations; `_double` turns that
-    for ``L`` samples into that for ``2 L``. A block is cut greedily into pieces of 64, 32, .. 1 samples, which is
-    several times faster than `scipy.signal.sosfilt` for the blocks of a callback (3 us per 64 samples against 18 us per
-    call), because nothing is checked, allocated or converted. The state is that of the transposed direct form II, in
-    float64. Rounding depends on how a stream is cut, by about 1e-15 of full scale.
-    """
-
-    def __init__(self, n_sections: int, n_channels: int) -> None:
-        order = 2 * n_sections
-        # Products beyond about 96 x 96 may wake BLAS threads, which an audio callback must not wait for.
-        longest = 64 if order < 32 else 32
-        self.state: _Matrix = np.zeros((n_channels, order))
-        self._rungs = [_rung(longest >> k, order, n_channels) for k in range(longest.bit_length())]
-
-    def design(self, sections: Sections) -> None:
-        """Take over new sections; the state stays."""
-        rising = self._rungs[::-1]
-        rising[0].step[:] = _one_sample(sections)
-        for shorter, longer in pairwise(rising):
-            _double(shorter.step, shorter.length, longer.step)
-
-    def run(self, x: Block, out: Block) -> None:
-        """Filter a block; `out` may be `x`."""
-        n, start, state = x.shape[1], 0, self.state
-        for rung in self._rungs:
-            while n - start >= rung.length:
-                stop = start + rung.length
-                rung.x[:] = x[:, start:stop]
-                rung.state[:] = state
-                np.matmul(rung.operand, rung.step, out=rung.result)
-                out[:, start:stop] = rung.y
-                state[:] = rung.next_state
-                start = stop
-        # In silence the state would fade into denormal numbers, which cost a hundred times as much. This rounds it
-        # to multiples of 1e-46, so that it becomes zero instead.
-        state += 1e-30
-        state -= 1e-30
-
-
-def _rung(length: int, order: int, n_channels: int) -> _Rung:
-    size = length + order
-    operand, result = np.zeros((2, n_channels, size))
-    return _Rung(
-        length=length,
-        step=np.zeros((size, size)),
-        operand=operand,
-        x=operand[:, :length],
-        state=operand[:, length:],
-        result=result,
-        y=result[:, :length],
-        next_state=result[:, length:],
-    )
-
-
-def _one_sample(sections: Sections) -> _Matrix:
-    """Return the matrix for one sample: what the difference equations make of each unit vector ``[x, state]``."""
-    signal, *state = np.eye(1 + 2 * len(sections)).T
-    next_state = []
-    for (b0, b1, b2, _, a1, a2), z1, z2 in zip(sections.tolist(), state[::2], state[1::2], strict=True):
-        y = b0 * signal + z1
-        next_state += [b1 * signal - a1 * y + z2, b2 * signal - a2 * y]
-        signal = y
-    return np.stack([signal, *next_state], axis=1)
-
-
-def _double(step: _Matrix, length: int, twice: _Matrix) -> None:
-    """Write into `twice` the matrix for ``2 * length`` samples: `step` behind `step`.
-
-    Notes
-    -----
-    The first half of the samples and the state reach the first half of the output directly, and everything later
-    through the state in the middle; the second half of the samples meets a plain step::
-
-                     first y    second y, next state
-        first x      [   .    |   via the middle     ]
-        second x     [   0    |       step           ]
-        state        [   .    |   via the middle     ]
-    """
-    at_once, middle = step[:, :length], step[:, length:]
-    via_middle = middle @ step[length:]
-    first, second, state = slice(length), slice(length, 2 * length), slice(2 * length, None)
-    twice[first, :length], twice[first, length:] = at_once[:length], via_middle[:length]
-    twice[second, length:] = step[:length]
-    twice[state, :length], twice[state, length:] = at_once[length:], via_middle[length:]
 
 
 class _Filter(BaseProcessor):
@@ -158,7 +43,7 @@ class _Filter(BaseProcessor):
         self._values = tuple(parameters.values())
         self._sample_rate = 0
         self._designed: tuple[float, ...] | None = None
-        self._current = self._former = _Cascade(n_sections, 1)
+        self._current = self._former = BlockRecurrence(2 * n_sections, 1)
         self._former_out: Block = np.zeros((1, 1), np.float32)
         self._former_weight: Block = np.zeros(1, np.float32)
         self._fade_left = 0
@@ -192,8 +77,8 @@ class _Filter(BaseProcessor):
             if value.parameter.unit == "Hz":
                 _fit_to_rate(value, config.sample_rate)
         self._sample_rate = config.sample_rate
-        self._current = _Cascade(self._n_sections, config.n_channels)
-        self._former = _Cascade(self._n_sections, config.n_channels)
+        self._current = BlockRecurrence(2 * self._n_sections, config.n_channels)
+        self._former = BlockRecurrence(2 * self._n_sections, config.n_channels)
         self._former_out = np.zeros((config.n_channels, config.max_block), np.float32)
         ramp = max(1, samples(RAMP_MS, config.sample_rate))
         self._former_weight = np.linspace(1.0, 0.0, ramp + 1, dtype=np.float32)[1:]
@@ -223,7 +108,7 @@ class _Filter(BaseProcessor):
 
     def _redesign(self) -> None:
         self._designed = self._asked()
-        self._current.design(self._design(self._sample_rate))
+        self._current.design(transposed_direct(self._design(self._sample_rate)))
 
     def _start_fade(self) -> None:
         self._former, self._current = self._current, self._former
