@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -74,7 +74,7 @@ def denoising_loss(
     config : LossConfig
     compiled : bool
         Join the arithmetic of all bins into one loop of machine code: a third of the time, after half a minute of
-        compiling for every new shape. Ignored where there is no C++ compiler.
+        compiling for every new shape. Without a working C++ compiler there is a warning, and the slower loop.
 
     Returns
     -------
@@ -221,8 +221,20 @@ def _compare(
 
 @lru_cache(maxsize=1)
 def _compiled_compare() -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
-    has_compiler = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
-    return torch.compile(_compare, dynamic=False) if has_compiler else _compare
+    """`_compare` as machine code, or as it stands where there is no C++ compiler that works."""
+    state: dict[str, Any] = {"function": torch.compile(_compare, dynamic=False)}
+
+    def compare(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        try:
+            return state["function"](*arguments)  # type: ignore[no-any-return]
+        except RuntimeError as error:  # what a missing compiler or header ends in
+            if state["function"] is _compare:
+                raise
+            warnings.warn(f"training goes on without compiled loss: {error}", stacklevel=2)
+            state["function"] = _compare
+            return _compare(*arguments)
+
+    return compare
 
 
 @lru_cache(maxsize=4)

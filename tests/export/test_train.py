@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
 
+from export import losses
 from export.data.mixing import MixConfig
-from export.losses import LossConfig, denoising_loss, si_sdr_db
+from export.losses import LossConfig, _Spectrum, denoising_loss, loudness_difference, si_sdr_db
 from export.models import load_checkpoint
 from export.train import Progress, TrainConfig, learning_rate, train
 
@@ -33,6 +35,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
         sf.write(root / f"speech/{number}.wav", 0.3 * tone, RATE)
         sf.write(root / f"noise/{number}.wav", 0.1 * rng.normal(size=RATE), RATE)
     return TrainConfig(
+        compiled=False,  # half a minute of compiling for seconds of training
         name="tiny", speech=f"{root}/speech", noise=f"{root}/noise", rooms="", val_speech="", cache_dir=f"{root}/cache",
         runs_dir=f"{root}/runs", model_config={"hidden": 8, "n_low": 16, "n_bands": 4}, batch=4, steps=6, warmup=2,
         mix=MixConfig(seconds=0.4), log_seconds=0.0, n_synthetic=0, n_rooms=0,
@@ -104,7 +107,8 @@ def test_a_run_with_validation_logs_gains_and_draws_its_curves(config: TrainConf
 
 
 def test_the_gradient_does_not_depend_on_the_number_of_workers(config: TrainConfig) -> None:
-    paths = [train(replace(config, name=f"w{n}", steps=1, workers=n), report=quiet) for n in (1, 2)]
+    exact = replace(config, steps=1, reduced_precision=False)
+    paths = [train(replace(exact, name=f"w{n}", workers=n), report=quiet) for n in (1, 2)]
     weights = [torch.load(path.with_name("last.pt"), weights_only=True) for path in paths]
     for a, b in zip(*(state["optimiser"]["state"].values() for state in weights), strict=True):
         torch.testing.assert_close(a["exp_avg"], b["exp_avg"], rtol=1e-3, atol=1e-6)
@@ -145,7 +149,7 @@ def test_magnitudes_that_are_too_small_cost_more_than_ones_too_large_by_as_much(
     target = 0.1 * torch.randn(1, 8192, generator=torch.Generator().manual_seed(0))
     compressed_step = 0.2  # the same distance either way after compression with exponent 0.3
     smaller, larger = (target * (1 + sign * compressed_step) ** (1 / 0.3) for sign in (-1, 1))
-    spectral_only = LossConfig(snr_weight=0.0)
+    spectral_only = LossConfig(snr_weight=0.0, loudness_weight=0.0, keep_speech=0.5)
     assert loss_of(smaller, target, config=spectral_only) > 1.2 * loss_of(larger, target, config=spectral_only)
 
 
@@ -155,6 +159,69 @@ def test_nothing_above_the_bandwidth_counts() -> None:
     extra = target + 0.05 * torch.sin(2 * torch.pi * 14_000 * time_s)
     torch.testing.assert_close(loss_of(extra, target, 8000.0), loss_of(target, target, 8000.0), atol=2e-3, rtol=0)
     assert loss_of(extra, target) > loss_of(target, target) + 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own code
+def test_compiled_loss_is_the_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = 0.1 * torch.randn(2, 8192, generator=generator)
+    target[1] = 0.0
+    results = []
+    for compiled in (False, True):
+        estimate = (0.5 * target + 0.01).requires_grad_()
+        rms, bandwidth = torch.full((2,), 0.1), torch.full((2,), 24_000.0)
+        loss = denoising_loss(
+            estimate, target, rms, bandwidth, torch.tensor([True, False]), RATE, LossConfig(), compiled
+        )
+        results.append((loss.detach(), *torch.autograd.grad(loss.sum(), estimate)))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-5)
+
+
+def test_training_goes_on_where_nothing_can_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_function: object, dynamic: bool) -> Callable[..., object]:
+        def fail(*_arguments: object) -> object:
+            raise RuntimeError("no compiler")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    losses._compiled_compare.cache_clear()
+    estimate = 0.1 * torch.randn(1, 8192, generator=torch.Generator().manual_seed(0))
+    arguments = (estimate, 0.5 * estimate, torch.ones(1), torch.full((1,), 24_000.0), torch.tensor([True]), RATE)
+    with pytest.warns(UserWarning, match="without compiled loss: no compiler"):
+        compiled = denoising_loss(*arguments, LossConfig(), True)
+    assert torch.equal(compiled, denoising_loss(*arguments, LossConfig()))
+    losses._compiled_compare.cache_clear()
+
+
+def test_gradient_of_the_spectrum_is_that_of_its_steps() -> None:
+    samples = torch.randn(2, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    taper = torch.hann_window(16, dtype=torch.float64)
+    for hop in (4, 8, 16):
+        assert torch.autograd.gradcheck(partial(_Spectrum.apply, taper=taper, hop=hop), samples)
+
+
+def test_loudness_counts_what_is_heard() -> None:
+    generator = torch.Generator().manual_seed(0)
+    speech = torch.rand(1, 20, 513, generator=generator) * 2
+    hiss = torch.rand(1, 20, 513, generator=generator)
+
+    def difference(estimate: torch.Tensor) -> float:
+        return float(loudness_difference(estimate, speech, RATE))
+
+    nothing = difference(speech)
+    assert nothing < 0.02
+    assert difference(speech * 1.2) < 0.02  # masked by the speech itself
+    assert difference(torch.zeros_like(speech)) > 1.0
+    quiet = speech.clone()
+    quiet[:, 10:] = 0.0
+    added = float(loudness_difference(speech + 0.1, quiet, RATE))
+    taken = float(loudness_difference(quiet, speech + 0.1, RATE))
+    assert added > 2 * taken  # noise in a pause is worse than a gap of the same loudness
+    beyond = speech.clone()
+    beyond[..., 200:] += 10 * hiss[..., 200:]  # above 9 kHz
+    assert difference(beyond) == pytest.approx(nothing, abs=1e-6)
 
 
 def test_si_sdr_ignores_scale_and_counts_noise() -> None:
