@@ -10,12 +10,17 @@ import torch
 
 from streamproc.atomic import replacing
 
-from .base import StreamableModel, StreamingModule, enhance, istft, stft
+from .base import OfflineModel, StreamableModel, StreamingModule, enhance, istft, stft
 from .denoiser import GruDenoiser, GruDenoiserConfig
+from .sine import BidirectionalSampleDenoiser, SampleDenoiser, SampleDenoiserConfig
 
 __all__ = [
+    "BidirectionalSampleDenoiser",
     "GruDenoiser",
     "GruDenoiserConfig",
+    "OfflineModel",
+    "SampleDenoiser",
+    "SampleDenoiserConfig",
     "StreamableModel",
     "StreamingModule",
     "build_model",
@@ -27,8 +32,12 @@ __all__ = [
     "stft",
 ]
 
-_MODELS: dict[str, tuple[type[Any], type[Any]]] = {"GruDenoiser": (GruDenoiser, GruDenoiserConfig)}
-"""Models that the trainer knows by name, each with its configuration."""
+_MODELS: dict[str, tuple[type[Any], type[Any]]] = {
+    "GruDenoiser": (GruDenoiser, GruDenoiserConfig),
+    "SampleDenoiser": (SampleDenoiser, SampleDenoiserConfig),
+    "BidirectionalSampleDenoiser": (BidirectionalSampleDenoiser, SampleDenoiserConfig),
+}
+"""Models that are known by name, each with its configuration."""
 
 
 def build_model(name: str, config: dict[str, Any] | None = None) -> StreamableModel:

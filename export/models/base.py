@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,8 @@ class StreamableModel(StreamingModule):
     """
 
     spec: ModelSpec
+    compilable: tuple[str, ...] = ()
+    """Methods that are nothing but arithmetic, which training may compile (`export.compiling`)."""
 
     @property
     def states(self) -> tuple[StateSpec, ...]:
@@ -81,6 +84,29 @@ class StreamableModel(StreamingModule):
         ----------
         frames : float32 [channels, steps, *spec.frame_shape]
         """
+
+
+class OfflineModel(nn.Module, ABC):
+    """A model that needs the whole signal at once. It trains and runs offline; everything that streams refuses it.
+
+    Attributes
+    ----------
+    name : str
+    sample_rate : int
+        Hz.
+    why_offline, use_instead : str
+        The two halves of what a refusal says.
+    """
+
+    name: str
+    sample_rate: int
+    why_offline: str
+    use_instead: str
+
+    @property
+    def refusal(self) -> str:
+        """Why this cannot stream, and what can."""
+        return f"{self.name} cannot run as a stream: {self.why_offline}. Use {self.use_instead}"
 
 
 def stft(samples: Tensor, spec: ModelSpec) -> Tensor:
@@ -117,16 +143,8 @@ def istft(spectrum: Tensor, spec: ModelSpec) -> Tensor:
         Sample ``n`` describes input sample ``n - (window - hop)``.
     """
     _, synthesis = _windows(spec, spectrum.device, spectrum.dtype)
-    frames = torch.fft.irfft(torch.view_as_complex(spectrum.contiguous()), spec.fft_size)
-    pieces = frames[..., -spec.window :] * synthesis
-    channels, steps, _ = pieces.shape
-    n_overlap = spec.window // spec.hop
-    pieces = pieces.reshape(channels, steps, n_overlap, spec.hop)
-    # Hop t of the output is the first hop of frame t's window, plus the later hops of the frames before it.
-    out = pieces[:, :, 0]
-    for late in range(1, n_overlap):
-        out = out + functional.pad(pieces[:, :, late], (0, 0, late, 0))[:, :steps]
-    return out.reshape(channels, steps * spec.hop)
+    out: Tensor = _Synthesis.apply(spectrum, synthesis, spec.fft_size, spec.hop)
+    return out
 
 
 def enhance(model: StreamableModel, samples: Tensor) -> Tensor:
@@ -139,6 +157,34 @@ def enhance(model: StreamableModel, samples: Tensor) -> Tensor:
     n, delay = samples.shape[-1], model.spec.window - model.spec.hop
     spectrum = stft(functional.pad(samples, (0, delay)), model.spec)
     return istft(model(spectrum)[0], model.spec)[..., delay : delay + n]
+
+
+class _Synthesis(torch.autograd.Function):
+    """`istft`; its gradient is one FFT, half the work of differentiating the steps one by one."""
+
+    @staticmethod
+    def forward(ctx: Any, spectrum: Tensor, synthesis: Tensor, fft_size: int, hop: int) -> Tensor:
+        ctx.save_for_backward(synthesis)
+        ctx.fft_size, ctx.hop = fft_size, hop
+        frames = torch.fft.irfft(torch.view_as_complex(spectrum.contiguous()), fft_size)
+        pieces = frames[..., -len(synthesis) :] * synthesis
+        channels, steps, _ = pieces.shape
+        pieces = pieces.view(channels, steps, -1, hop)
+        # Hop t of the output is the first hop of frame t's window, plus the later hops of the frames before it.
+        out = pieces[:, :, 0].clone()
+        for late in range(1, pieces.shape[2]):
+            out[:, late:] += pieces[:, : steps - late, late]
+        return out.view(channels, steps * hop)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        (synthesis,) = ctx.saved_tensors
+        window, late = len(synthesis), len(synthesis) - ctx.hop
+        pieces = functional.pad(grad, (0, late)).unfold(-1, window, ctx.hop) * synthesis
+        frames = functional.pad(pieces, (ctx.fft_size - window, 0))
+        spectrum = torch.fft.rfft(frames, norm="forward")
+        spectrum[..., 1:-1] *= 2.0  # the inverse counts bins between 0 and half the sample rate twice
+        return torch.view_as_real(spectrum), None, None, None
 
 
 @lru_cache(maxsize=16)
