@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -12,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from .compiling import Compiled
 
 
 @dataclass(frozen=True)
@@ -220,21 +220,8 @@ def _compare(
 
 
 @lru_cache(maxsize=1)
-def _compiled_compare() -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """`_compare` as machine code, or as it stands where there is no C++ compiler that works."""
-    state: dict[str, Any] = {"function": torch.compile(_compare, dynamic=False)}
-
-    def compare(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        try:
-            return state["function"](*arguments)  # type: ignore[no-any-return]
-        except RuntimeError as error:  # what a missing compiler or header ends in
-            if state["function"] is _compare:
-                raise
-            warnings.warn(f"training goes on without compiled loss: {error}", stacklevel=2)
-            state["function"] = _compare
-            return _compare(*arguments)
-
-    return compare
+def _compiled_compare() -> Compiled:
+    return Compiled(_compare)
 
 
 @lru_cache(maxsize=4)

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .compiling import Compiled
 from .data.mixing import Batch, MixConfig, open_mixer, prefetch
 from .data.validation import ValidationSet, enhance_all, make_validation_set, measure
 from .losses import LossConfig, denoising_loss
@@ -81,7 +82,7 @@ class TrainConfig:
     reduced_precision : bool, optional
         Whether products of matrices round their operands to bfloat16; by default where the processor does that fast.
     compiled : bool
-        See `export.losses.denoising_loss`.
+        Join elementwise arithmetic of the model and of the loss into machine code (`export.compiling`).
     save_minutes, validate_minutes, log_seconds : float
     n_val, n_synthetic, n_rooms : int
         Validation items, synthetic noises and simulated rooms.
@@ -189,6 +190,9 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
         [{"params": rest, "factor": 1.0}, {"params": slow, "factor": config.slow_factor}],
         lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay,
     )  # fmt: skip
+    if config.compiled:
+        for name in model.compilable:
+            setattr(model, name, Compiled(getattr(model, name)))
     progress = Progress()
     if resume and (folder / "last.pt").is_file():
         progress = _restore(folder / "last.pt", model, average, optimiser)

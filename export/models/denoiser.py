@@ -70,6 +70,8 @@ class GruDenoiser(StreamableModel):
        based on deep filtering", ICASSP 2022.
     """
 
+    compilable = ("features", "shape")
+
     def __init__(self, config: GruDenoiserConfig | None = None) -> None:
         super().__init__()
         self.config = cfg = config or GruDenoiserConfig()
@@ -119,10 +121,7 @@ class GruDenoiser(StreamableModel):
             y, last = gru(x, state.unsqueeze(0))
             next_hidden.append(last.squeeze(0))
             x = x + y
-        gains = torch.sigmoid(self.gains(x)).unsqueeze(2)
-        low_out = self._filter(low, turned, self.taps(x)) * gains[..., :n_low]
-        high_out = spectra[..., n_low:] * (gains[..., n_low:] @ self.spread)
-        out = torch.cat([low_out, high_out], dim=-1).transpose(-1, -2)
+        out = self.shape(spectra, low, turned, self.taps(x), self.gains(x))
         return out, low[:, -(self.config.n_taps - 1) :], *next_hidden
 
     def features(self, spectra: Tensor, low: Tensor, turned: Tensor) -> Tensor:
@@ -156,11 +155,28 @@ class GruDenoiser(StreamableModel):
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(1.0 / features.std(0).clamp_min(1e-3))
 
+    def shape(self, spectra: Tensor, low: Tensor, turned: Tensor, taps: Tensor, gains: Tensor) -> Tensor:
+        """Filter the low bins along time and scale everything; returns [channels, steps, bins, 2].
+
+        Parameters
+        ----------
+        spectra, low, turned
+            As in `features`.
+        taps : [channels, steps, n_taps * 2 * n_low]
+            Newest tap first, real parts before imaginary ones.
+        gains : [channels, steps, n_low + n_bands]
+            Before the sigmoid.
+        """
+        n_low = self.config.n_low
+        gains = torch.sigmoid(gains).unsqueeze(2)
+        low_out = self._filter(low, turned, taps) * gains[..., :n_low]
+        high_out = spectra[..., n_low:] * (gains[..., n_low:] @ self.spread)
+        return torch.cat([low_out, high_out], dim=-1).transpose(-1, -2)
+
     def _filter(self, low: Tensor, turned: Tensor, taps: Tensor) -> Tensor:
         """Complex filter along time of the low bins: [channels, steps, 2, n_low].
 
-        `taps` is [channels, steps, n_taps * 2 * n_low]: newest tap first, real parts before imaginary ones. A complex
-        product is the real part times the value plus the imaginary part times the value turned by j.
+        A complex product is the real part times the value plus the imaginary part times the value turned by j.
         """
         cfg = self.config
         steps = taps.shape[1]

@@ -148,6 +148,16 @@ def test_synthesis_undoes_analysis_late_by_window_minus_hop(
     assert 10 * torch.log10((single - out).square().mean()) < -110
 
 
+def test_gradient_of_the_synthesis_is_the_true_one() -> None:
+    spec = ModelSpec(
+        name="tiny", version="1", sample_rate=8000, hop=4, io="spectrum", window=8, analysis_window=16,
+        window_kind="asymmetric_hann",
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    spectrum = torch.randn(2, 5, 9, 2, dtype=torch.float64, generator=generator, requires_grad=True)
+    assert torch.autograd.gradcheck(partial(istft, spec=spec), spectrum)
+
+
 def test_enhance_is_aligned_and_as_long_as_its_input() -> None:
     model = GruDenoiser(SMALL).requires_grad_(False)
     model.gains.bias.fill_(40.0)

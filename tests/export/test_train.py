@@ -189,7 +189,7 @@ def test_training_goes_on_where_nothing_can_be_compiled(monkeypatch: pytest.Monk
     losses._compiled_compare.cache_clear()
     estimate = 0.1 * torch.randn(1, 8192, generator=torch.Generator().manual_seed(0))
     arguments = (estimate, 0.5 * estimate, torch.ones(1), torch.full((1,), 24_000.0), torch.tensor([True]), RATE)
-    with pytest.warns(UserWarning, match="without compiled loss: no compiler"):
+    with pytest.warns(UserWarning, match="without compiled arithmetic, which is slower: no compiler"):
         compiled = denoising_loss(*arguments, LossConfig(), True)
     assert torch.equal(compiled, denoising_loss(*arguments, LossConfig()))
     losses._compiled_compare.cache_clear()
