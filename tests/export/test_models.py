@@ -151,7 +151,7 @@ def test_synthesis_undoes_analysis_late_by_window_minus_hop(
 def test_gradient_of_the_synthesis_is_the_true_one() -> None:
     spec = ModelSpec(
         name="tiny", version="1", sample_rate=8000, hop=4, io="spectrum", window=8, analysis_window=16,
-        window_kind="asymmetric_hann",
+        window_kind="asymmetric_hann", weights_licence="none",
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     spectrum = torch.randn(2, 5, 9, 2, dtype=torch.float64, generator=generator, requires_grad=True)
