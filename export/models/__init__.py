@@ -12,12 +12,15 @@ from streamproc.atomic import replacing
 
 from .base import OfflineModel, StreamableModel, StreamingModule, enhance, istft, stft
 from .denoiser import GruDenoiser, GruDenoiserConfig
+from .note_predictor import NotePredictor, NotePredictorConfig
 from .sine import BidirectionalSampleDenoiser, SampleDenoiser, SampleDenoiserConfig
 
 __all__ = [
     "BidirectionalSampleDenoiser",
     "GruDenoiser",
     "GruDenoiserConfig",
+    "NotePredictor",
+    "NotePredictorConfig",
     "OfflineModel",
     "SampleDenoiser",
     "SampleDenoiserConfig",
@@ -36,6 +39,7 @@ _MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "GruDenoiser": (GruDenoiser, GruDenoiserConfig),
     "SampleDenoiser": (SampleDenoiser, SampleDenoiserConfig),
     "BidirectionalSampleDenoiser": (BidirectionalSampleDenoiser, SampleDenoiserConfig),
+    "NotePredictor": (NotePredictor, NotePredictorConfig),
 }
 """Models that are known by name, each with its configuration."""
 
