@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isfinite
 
 import numpy as np
+from numpy import vdot
 
 from .spec import Block
 
@@ -14,7 +15,7 @@ _MAX_MAGNITUDE = 1e6
 
 def all_finite(block: Block) -> bool:
     """Whether no sample is infinite or NaN: their energy is finite, one dot product instead of a test per sample."""
-    return isfinite(np.vdot(block, block))
+    return isfinite(vdot(block, block))
 
 
 class Guard:
@@ -35,7 +36,7 @@ class Guard:
 
     def clean(self, x: Block) -> Block:
         """Return `x`, or a copy with silence in the place of bad samples (valid until the next call)."""
-        if all_finite(x):
+        if isfinite(vdot(x, x)):
             return x
         clean = self._clean[:, : x.shape[1]]
         np.copyto(clean, x)
@@ -45,12 +46,23 @@ class Guard:
         self.silenced += int(bad.sum())
         return clean
 
-    def clamp(self, out: Block) -> None:
-        """Limit `out` to [-1, 1] in place."""
-        # To find where the extremes are costs a third of asking for their values: numpy's path is shorter.
-        if out.size and (out.item(out.argmax()) > 1.0 or out.item(out.argmin()) < -1.0):
-            self.clamped += int(np.count_nonzero(np.abs(out) > 1.0))
-            np.clip(out, -1.0, 1.0, out=out)
+    def clamp(self, out: Block) -> bool:
+        """Limit `out` to [-1, 1] in place.
+
+        Returns
+        -------
+        bool
+            False, and nothing was done, where a sample is infinite or NaN.
+        """
+        # To find where the extremes are costs a third of asking for their values: numpy's path is shorter. A NaN is
+        # both extremes at once, and fails every comparison.
+        if not out.size or (out.item(out.argmax()) <= 1.0 and out.item(out.argmin()) >= -1.0):
+            return True
+        if not np.isfinite(out).all():
+            return False
+        self.clamped += int(np.count_nonzero(np.abs(out) > 1.0))
+        np.clip(out, -1.0, 1.0, out=out)
+        return True
 
     def clear_statistics(self) -> None:
         """Start counting anew."""

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ConfigError
+from .fourier import real_transforms
 from .guard import Guard, all_finite
 from .model import Frame, FrameModel, State
 from .reblock import reblock_delay
@@ -392,6 +393,7 @@ class _SpectrumRows:
         analysis, synthesis = window_pair(spec.window_kind, spec.fft_size, spec.window, spec.hop)
         self._hop, self._size, self._latency = spec.hop, spec.fft_size, spec.window - spec.hop
         self._analysis, self._synthesis = analysis.astype(np.float32), synthesis.astype(np.float32)
+        self._fft = real_transforms(spec.fft_size)
         self.frame: Frame = np.zeros((max_streams, *spec.frame_shape), np.float32)
         self.result: Frame = np.zeros((max_streams, *spec.frame_shape), np.float32)
         self._spectrum = self.frame.view(np.complex64)[..., 0]
@@ -414,13 +416,13 @@ class _SpectrumRows:
         heard[:, kept:] = hops
         self._past[rows] = heard[:, self._hop :]
         np.multiply(heard, self._analysis, out=time)
-        np.fft.rfft(time, out=self._spectrum[:n])  # type: ignore[arg-type]  # numpy's stubs know float64 only
+        self._fft.forward(time, self._fft.unit, self._spectrum[:n])
 
     def unload(self, rows: Rows, hops: Block) -> None:
         """Synthesise `result` into the hop that it completes in each row."""
         n = rows.size
         time, segment, overlap = self._time[:n], self._segment[:n], self._overlap[:n]
-        np.fft.irfft(self._processed[:n], self._size, out=time)  # type: ignore[arg-type]  # as above
+        self._fft.inverse(self._processed[:n], self._fft.scale, time)
         np.multiply(time[:, -segment.shape[1] :], self._synthesis, out=segment)
         np.take(self._unfinished, rows, axis=0, out=overlap, mode="clip")
         segment[:, : self._latency] += overlap

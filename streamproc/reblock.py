@@ -6,7 +6,6 @@ from fractions import Fraction
 from math import gcd
 
 import numpy as np
-import numpy.typing as npt
 
 from .processor import BaseProcessor, Processor, latency_of
 from .spec import Block, LatencyBreakdown, StreamConfig
@@ -36,27 +35,28 @@ class Reblock(BaseProcessor):
     Notes
     -----
     Delay: `reblock_delay`, not one sample more. A block is cut where a hop fills up. At each cut the finished hop goes
-    into one of two slots, and as many samples leave as came in. Two slots are enough: when hop ``k`` is written, output
-    has reached sample ``k * hop`` at least, and hop ``k - 2`` ended before it.
+    into one of two halves of a circle, and as many samples leave as came in. Two hops are enough: when hop ``k`` is
+    written, output has reached sample ``k * hop`` at least, and hop ``k - 2`` ended before it.
     """
 
     def __init__(self, inner: Processor, hop: int) -> None:
         self.inner = inner
         self.hop = hop
         self._delay = hop - 1
-        self._fill = 0
-        self._read = 0
-        self._frame: Block = np.zeros((1, hop), np.float32)
-        self._slots: npt.NDArray[np.float32] = np.zeros((2, 1, hop), np.float32)
-        self._next_slot = 0
+        self._fill = self._read = self._next_half = 0
+        self._allocate(1)
+
+    def _allocate(self, n_channels: int) -> None:
+        self._frame: Block = np.zeros((n_channels, self.hop), np.float32)
+        self._finished: Block = np.zeros((n_channels, 2 * self.hop), np.float32)
+        self._halves = (self._finished[:, : self.hop], self._finished[:, self.hop :])
+        self._rewind()
 
     def prepare(self, config: StreamConfig) -> None:
         """Prepare `inner` for blocks of one hop, and empty the buffers."""
         self.inner.prepare(StreamConfig(config.sample_rate, config.n_channels, self.hop, self.hop))
         self._delay = reblock_delay(self.hop, config.fixed_block)
-        self._frame = np.zeros((config.n_channels, self.hop), np.float32)
-        self._slots = np.zeros((2, config.n_channels, self.hop), np.float32)
-        self._rewind()
+        self._allocate(config.n_channels)
 
     @property
     def latency(self) -> LatencyBreakdown:
@@ -70,36 +70,44 @@ class Reblock(BaseProcessor):
 
     def process(self, x: Block, out: Block) -> None:
         """Process one block of any size."""
-        hop, n, start = self.hop, x.shape[1], 0
+        n, start = x.shape[1], 0
+        if n == self.hop and not self._delay:  # all blocks are whole hops, and this is one
+            self.inner.process(x, out)
+            return
+        if n <= self.hop - self._fill:
+            self._process_piece(x, out, n)
+            return
         while start < n:
-            stop = min(n, start + hop - self._fill)
-            count = stop - start
-            self._frame[:, self._fill : self._fill + count] = x[:, start:stop]
-            self._fill += count
-            if self._fill == hop:
-                self.inner.process(self._frame, self._slots[self._next_slot])
-                self._next_slot ^= 1
-                self._fill = 0
-            self._read_into(out[:, start:stop], count)
+            stop = min(n, start + self.hop - self._fill)
+            self._process_piece(x[:, start:stop], out[:, start:stop], stop - start)
             start = stop
 
-    def _read_into(self, out: Block, count: int) -> None:
-        """Copy the next `count` finished samples; the two slots are read as one circle of two hops."""
-        hop = self.hop
-        slot, offset = divmod(self._read, hop)
-        first = min(count, hop - offset)
-        out[:, :first] = self._slots[slot, :, offset : offset + first]
-        if first < count:
-            out[:, first:] = self._slots[slot ^ 1, :, : count - first]
-        self._read = (self._read + count) % (2 * hop)
+    def _process_piece(self, x: Block, out: Block, n: int) -> None:
+        """Process a block that fills the hop up at most."""
+        hop, fill = self.hop, self._fill
+        filled = fill + n
+        self._frame[:, fill:filled] = x
+        if filled == hop:
+            self.inner.process(self._frame, self._halves[self._next_half])
+            self._next_half ^= 1
+            filled = 0
+        self._fill = filled
+        read, stop, end = self._read, self._read + n, 2 * hop
+        if stop <= end:
+            out[...] = self._finished[:, read:stop]
+        else:
+            first = end - read
+            out[:, :first] = self._finished[:, read:]
+            out[:, first:] = self._finished[:, : n - first]
+        self._read = stop % end
 
     def reset(self) -> None:
         """Forget all audio."""
         self.inner.reset()
-        self._slots.fill(0.0)
+        self._finished.fill(0.0)
         self._rewind()
 
     def _rewind(self) -> None:
-        self._fill = self._next_slot = 0
-        # The first finished hop goes to slot 0, `delay` samples after the stream began.
+        self._fill = self._next_half = 0
+        # The first finished hop goes to the first half, `delay` samples after the stream began.
         self._read = (-self._delay) % (2 * self.hop)

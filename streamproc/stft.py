@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from .fourier import real_transforms
 from .spec import Block
 from .windows import WindowKind, window_pair
-
-_SHIFTS_PER_COPY = 16
 
 
 class StreamingStft:
@@ -36,12 +35,15 @@ class StreamingStft:
         self.hop = hop
         self.n_bins = analysis_window // 2 + 1
         self.latency = window - hop
-        self._size = analysis_window
-        self._analysis = analysis.astype(np.float32)
-        self._synthesis = synthesis.astype(np.float32)
-        # The last `analysis_window` samples slide through a longer buffer, so that they move only now and then.
-        self._history = np.zeros((n_channels, analysis_window + _SHIFTS_PER_COPY * hop), np.float32)
-        self._end = analysis_window
+        transforms = real_transforms(analysis_window)
+        self._forward, self._unit = transforms.forward, transforms.unit
+        self._inverse, self._scale = transforms.inverse, transforms.scale
+        # As rows: numpy multiplies arrays of one shape without setting up an iterator.
+        self._analysis = analysis.astype(np.float32)[np.newaxis]
+        self._synthesis = synthesis.astype(np.float32)[np.newaxis]
+        self._history = np.zeros((n_channels, analysis_window), np.float32)
+        self._kept, self._moved = self._history[:, hop:], self._history[:, :-hop]
+        self._new = self._history[:, -hop:]
         self._windowed = np.zeros((n_channels, analysis_window), np.float32)
         self._time = np.zeros((n_channels, analysis_window), np.float32)
         self._newest = self._time[:, -window:]
@@ -60,15 +62,10 @@ class StreamingStft:
         spectrum : complex64 [channels, bins]
             Filled with the unnormalised transform of the windowed frame.
         """
-        end = self._end + self.hop
-        if end > self._history.shape[1]:
-            keep = self._size - self.hop
-            self._history[:, :keep] = self._history[:, self._end - keep : self._end]
-            end = self._size
-        self._history[:, end - self.hop : end] = x
-        self._end = end
-        np.multiply(self._history[:, end - self._size : end], self._analysis, out=self._windowed)
-        np.fft.rfft(self._windowed, out=spectrum)  # type: ignore[arg-type]  # numpy's stubs know float64 only
+        self._moved[...] = self._kept
+        self._new[...] = x
+        np.multiply(self._history, self._analysis, self._windowed)
+        self._forward(self._windowed, self._unit, spectrum)
 
     def synthesise(self, spectrum: npt.NDArray[np.complex64], out: Block) -> None:
         """Add one frame to the output and hand over the hop that it completes.
@@ -78,14 +75,13 @@ class StreamingStft:
         spectrum : complex64 [channels, bins]
         out : float32 [channels, hop]
         """
-        np.fft.irfft(spectrum, self._size, out=self._time)  # type: ignore[arg-type]  # as above
-        np.multiply(self._newest, self._synthesis, out=self._segment)
-        np.add(self._unfinished, self._overlap, out=self._unfinished)
-        np.copyto(out, self._finished)
-        np.copyto(self._overlap, self._rest)
+        self._inverse(spectrum, self._scale, self._time)
+        np.multiply(self._newest, self._synthesis, self._segment)
+        np.add(self._unfinished, self._overlap, self._unfinished)
+        out[...] = self._finished
+        self._overlap[...] = self._rest
 
     def reset(self) -> None:
         """Forget all audio."""
         self._history.fill(0.0)
-        self._end = self._size
         self._overlap.fill(0.0)

@@ -57,6 +57,18 @@ def test_a_processor_that_loses_its_state_is_reset() -> None:
     assert np.isfinite(engine.process(loud)).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_output_that_is_not_finite_is_silence_even_beside_samples_that_are_too_loud(bad: float) -> None:
+    class Broken(Passthrough):
+        def process(self, x: Block, out: Block) -> None:
+            out[...] = [[3.0, bad, -3.0, 0.1]]
+
+    engine = Engine(Broken(), 48_000)
+    np.testing.assert_array_equal(engine.process(np.zeros((1, 4), np.float32)), np.zeros((1, 4)))
+    assert engine.snapshot().recoveries == 1
+    assert engine.snapshot().clamped_samples == 0
+
+
 def test_large_blocks_are_worked_off_in_pieces() -> None:
     x = np.linspace(-1, 1, 10_001, dtype=np.float32)[None]
     engine = Engine(Passthrough(), 48_000, max_block=128)
@@ -76,13 +88,26 @@ def test_large_blocks_are_worked_off_in_pieces() -> None:
 )
 def test_ambiguous_blocks_are_refused(block: object, words: str) -> None:
     engine = Engine(Passthrough(), 48_000)
-    with pytest.raises(ConfigError) as caught:
-        engine.process(block, np.zeros((1, 4), np.float32))  # type: ignore[arg-type]
-    assert words in str(caught.value)
+    for _ in range(2):  # also after blocks that were as they should be
+        with pytest.raises(ConfigError) as caught:
+            engine.process(block, np.zeros((1, 4), np.float32))  # type: ignore[arg-type]
+        assert words in str(caught.value)
+        engine.process(np.zeros((1, 4), np.float32))
+
+
+@pytest.mark.parametrize("out", [np.zeros((1, 4)), np.zeros((1, 5), np.float32), np.zeros(4, np.float32), [[0.0] * 4]])
+def test_an_output_that_does_not_fit_is_refused(out: object) -> None:
+    engine = Engine(Passthrough(), 48_000)
+    x = np.zeros((1, 4), np.float32)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="out must"):
+            engine.process(x, out)  # type: ignore[arg-type]
+        engine.process(x)
 
 
 def test_a_promised_block_size_is_held() -> None:
     engine = Engine(Passthrough(), 48_000, fixed_block=128)
+    engine.process(np.zeros((1, 128), np.float32))
     with pytest.raises(ConfigError, match="exactly 128"):
         engine.process(np.zeros((1, 64), np.float32))
 
