@@ -13,10 +13,13 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from streamproc.errors import ConfigError
 from streamproc.model import GoldenRecord
 from streamproc.model_file import EXTRA_FILE, METADATA_KEY, Metadata, dump_metadata
 from streamproc.spec import ModelSpec
 from streamproc.stft import StreamingStft
+
+from .models.base import OfflineModel
 
 GOLDEN_STEPS = 16
 
@@ -52,6 +55,12 @@ class StepForward(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run one step."""
         return tuple(self.module.step(*inputs))
+
+
+def require_streaming(module: object) -> None:
+    """Raise `ConfigError` for a model that needs the whole signal; the message says why, and what to use instead."""
+    if isinstance(module, OfflineModel):
+        raise ConfigError(module.refusal)
 
 
 def initial_inputs(spec: ModelSpec, n_channels: int) -> list[Tensor]:

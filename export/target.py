@@ -16,9 +16,13 @@ from streamproc.model_file import Metadata, Tensor, check_tensors, expected_tens
 from streamproc.spec import ModelSpec
 
 from . import models
-from .model_file import StepModule, initial_inputs, speech_like_frames
+from .model_file import StepModule, initial_inputs, require_streaming, speech_like_frames
 
-SHIPPED = {"denoise": "GruDenoiser"}
+SHIPPED = {
+    "denoise": "GruDenoiser",
+    "sine": "SampleDenoiser",
+    "sine-bidirectional": "BidirectionalSampleDenoiser",
+}
 """Name on the command line to model class of `export.models`."""
 
 
@@ -47,6 +51,7 @@ def load_target(target: str, checkpoint: Path | None = None, **changes: Any) -> 
         When there is no such thing, or what it makes is not a step module.
     """
     module = _build_own(target, checkpoint) if ":" in target else _build_shipped(target, checkpoint)
+    require_streaming(module)
     spec = getattr(module, "spec", None)
     if (
         not isinstance(module, nn.Module)
@@ -103,7 +108,10 @@ def _build_shipped(target: str, checkpoint: Path | None) -> nn.Module:
         return models.build_model(SHIPPED[target])
     if not checkpoint.is_file():
         raise ExportError(f"{checkpoint}: there is no such checkpoint")
-    return models.load_checkpoint(checkpoint)
+    module = models.load_checkpoint(checkpoint)
+    if type(module).__name__ != SHIPPED[target]:
+        raise ExportError(f"{checkpoint}: holds a {type(module).__name__}, and {target} is a {SHIPPED[target]}")
+    return module
 
 
 def _build_own(target: str, checkpoint: Path | None) -> Any:

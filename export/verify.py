@@ -16,7 +16,7 @@ from streamproc.errors import ConfigError, ModelFileError, StreamprocError
 from streamproc.model import FrameModel
 from streamproc.verify import Comparison, check_golden, run_steps
 
-from .model_file import StepModule, initial_inputs, speech_like_frames
+from .model_file import StepModule, initial_inputs, require_streaming, speech_like_frames
 
 N_STEPS = 512
 WARM_UP_STEPS = 64
@@ -154,7 +154,10 @@ def write_proven(
     ------
     ParityError, ModelFileError
         If the file does not compute what the module computes.
+    ConfigError
+        For a model that cannot stream; see `export.models.base.OfflineModel`.
     """
+    require_streaming(module)
     path.parent.mkdir(parents=True, exist_ok=True)
     # It keeps its ending, by which the runtime chooses the backend.
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")

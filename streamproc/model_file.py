@@ -111,7 +111,7 @@ def parse_metadata(text: str | bytes, source: str) -> Metadata:
     Raises
     ------
     ModelFileError
-        For text that is not JSON, a newer format, and missing, unknown or wrong values.
+        For text that is not JSON, a newer format, missing, unknown or wrong values, and a graph for whole signals.
     """
     try:
         document = json.loads(text)
@@ -122,6 +122,9 @@ def parse_metadata(text: str | bytes, source: str) -> Metadata:
     if not isinstance(document, dict):
         raise ModelFileError(f"{source}: the metadata is {_brief(document)}, expected a JSON object ({SPECIFICATION})")
     _check_format_version(document.pop("format_version", None), source)
+    offline = document.get("offline")
+    if isinstance(offline, str):  # a graph for whole signals; it says itself why it cannot stream
+        raise ModelFileError(f"{source}: {offline}")
     golden_text = document.pop("golden", None)
     graph_values = document.pop("graph", None)
     spec, graph = _validate(document, graph_values, source)
