@@ -26,6 +26,14 @@ class Mode(StrEnum):
     INLINE = "inline"
 
 
+class OnMiss(StrEnum):
+    """What is heard in the place of a missed block."""
+
+    DRY = "dry"
+    SILENCE = "silence"
+    PREDICT = "predict"
+
+
 @command(
     """
     streamproc live
@@ -101,6 +109,15 @@ def live(
             rich_help_panel=_DEVICES,
         ),
     ] = None,
+    on_miss: Annotated[
+        OnMiss | None,
+        typer.Option(
+            "--on-miss",
+            help="What is heard where processed sound is not there in time: the input, nothing, or the way it probably "
+            "goes on. [dim]default: dry[/dim]",
+            rich_help_panel=_DEVICES,
+        ),
+    ] = None,
     record: Annotated[
         Path | None, typer.Option("--record", metavar="DIR", help="Record input and output into this folder.")
     ] = None,
@@ -126,6 +143,8 @@ def live(
 
     if virtual_mic and output_name is not None:
         raise ConfigError("--virtual-mic is the output: leave --output out")
+    if on_miss is OnMiss.PREDICT and mode is Mode.INLINE:
+        raise ConfigError("--on-miss predict needs the worker that predicts ahead of time: leave --mode inline out")
     processing = Processing(model, attenuation_limit, mix, highpass, chain, channel_mode)
     settings = SessionSettings(
         input=input_name,
@@ -135,6 +154,7 @@ def live(
         latency_ms=latency,
         n_channels=channels,
         mode=mode.value if mode else LiveConfig.mode,
+        on_miss=on_miss.value if on_miss else LiveConfig.on_miss,
         record=record,
     )
     with ExitStack() as cleanup:

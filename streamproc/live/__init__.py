@@ -16,6 +16,7 @@ from .choice import Device, find_device
 from .devices import list_devices
 from .drift import ClockBridge, DriftSnapshot
 from .engine import LiveConfig, LiveEngine
+from .predictor import Predictor, WienerPredictor
 from .process import LiveProcess, LiveTotals, Outage
 from .realtime import RealtimeReport, realtime
 from .recorder import Recorder
@@ -33,10 +34,12 @@ __all__ = [
     "LiveSnapshot",
     "LiveTotals",
     "Outage",
+    "Predictor",
     "RealtimeReport",
     "Recorder",
     "SessionSettings",
     "SessionStatus",
+    "WienerPredictor",
     "find_device",
     "list_devices",
     "realtime",

@@ -25,14 +25,16 @@ from ..processor import Processor, parameters_of
 from ..spec import Block, LatencyBreakdown
 from ..stats import Histogram
 from .drift import ClockBridge
+from .forecast import Continuation, Forecaster
 from .ledger import Ledger, Overload
+from .predictor import Predictor, WienerPredictor
 from .recorder import Recorder
 from .ring import Ring
 from .splice import Splice
 from .statistics import BypassReason, LiveSnapshot, Mode, RecentPower, XrunCounter
 from .worker import Worker, WorkerThread
 
-OnMiss = Literal["dry", "silence"]
+OnMiss = Literal["dry", "silence", "predict"]
 
 DeviceBlock = npt.NDArray[np.float32]
 """Audio at the device edge: float32 ``[frames, channels]``."""
@@ -64,9 +66,10 @@ class LiveConfig:
         Largest block, in frames, where it is not fixed. Larger callbacks are worked off in pieces.
     mode : {"worker", "inline"}
         ``worker``: a thread computes, the callback copies. ``inline``: the callback computes.
-    on_miss : {"dry", "silence"}
-        What is heard when processed sound is not there (a miss, an overload, a failure): the input at the same latency,
-        or nothing.
+    on_miss : {"dry", "silence", "predict"}
+        What is heard when processed sound is not there (a miss, an overload, a failure): the input at the same latency;
+        nothing; or the way in which the processed sound probably goes on, which after 20 to 50 ms fades into the input
+        at the same latency (worker mode only: see `streamproc.live.forecast`).
     queue : int, optional
         Delay in samples that gives the worker time: a block must be done `queue` samples after it came in. At least
         one block (the default) in worker mode, 0 in inline mode.
@@ -101,6 +104,11 @@ class LiveConfig:
         assert self.queue is not None
         if self.mode == "inline" and self.queue != 0:
             raise ConfigError(f"inline mode has no worker that needs time: queue must be 0, found {self.queue}")
+        if self.mode == "inline" and self.on_miss == "predict":
+            raise ConfigError(
+                "on_miss='predict' needs a worker that predicts ahead of time: choose mode='worker', or on_miss='dry' "
+                "(in inline mode no block is ever missed)"
+            )
         if self.mode == "worker" and self.queue < (self.fixed_block or 1):
             raise ConfigError(
                 f"queue must be at least one block, {self.fixed_block or 1} samples, in worker mode; "
@@ -126,6 +134,8 @@ class LiveEngine:
         Gets the input and the output of every block. Started and stopped by its owner.
     bridge : ClockBridge, optional
         Where input and output are two devices; only read, for `snapshot`.
+    predictor : Predictor, optional
+        For ``on_miss="predict"``, and owned like the processor; a `WienerPredictor` unless given.
 
     Notes
     -----
@@ -140,6 +150,7 @@ class LiveEngine:
         config: LiveConfig,
         recorder: Recorder | None = None,
         bridge: ClockBridge | None = None,
+        predictor: Predictor | None = None,
     ) -> None:
         assert config.queue is not None, "set by LiveConfig"
         rate, n_channels, room = config.sample_rate, config.n_channels, config.max_block
@@ -151,10 +162,17 @@ class LiveEngine:
         self._latency = self._engine.latency + LatencyBreakdown(queue=Fraction(config.queue))
         self._total = self._latency.total
         self._inline = config.mode == "inline"
-        self._fill_with_dry = config.on_miss == "dry"
+        self._fill_with_dry = config.on_miss != "silence"
 
         self._input = Ring(n_channels, max(samples(BACKLOG_MS, rate), self._total) + room, room)
-        self._worker = Worker(self._engine, self._input, config.queue)
+        if predictor is not None and config.on_miss != "predict":
+            raise ConfigError(f"a predictor serves on_miss='predict' only, found on_miss={config.on_miss!r}")
+        self._forecaster: Forecaster | None = None
+        self._continuation: Continuation | None = None
+        if config.on_miss == "predict":
+            self._forecaster = Forecaster(predictor or WienerPredictor(), rate, n_channels, room)
+            self._continuation = Continuation(self._forecaster, rate, n_channels, room)
+        self._worker = Worker(self._engine, self._input, config.queue, self._forecaster)
         self._thread: WorkerThread | None = None
         self._splice = Splice(n_channels, samples(FADE_MS, rate), room)
         self._edge = Guard(n_channels, room)
@@ -235,15 +253,32 @@ class LiveEngine:
 
         bypass = self._bypass
         with_dry = bypass or self._fill_with_dry
-        self._splice.replace(dry[:, :start], with_dry, out[:, :start])
-        self._splice.play(wet[:, start:stop], dry[:, start:stop], bypass, out[:, start:stop])
-        self._splice.replace(dry[:, stop:], with_dry, out[:, stop:])
+        other = self._in_place_of_wet(dry, due, start, stop, bypass)
+        self._splice.replace(other[:, :start], with_dry, out[:, :start])
+        self._splice.play(wet[:, start:stop], other[:, start:stop], bypass, out[:, start:stop])
+        self._splice.replace(other[:, stop:], with_dry, out[:, stop:])
 
         self._edge.clamp(out)
         np.copyto(outdata, out.T)  # one channel fans out to any number
         self._measure(x, dry, wet if stop - start == n else None, out)
         if self.recorder is not None:
             self.recorder.write(x, out)
+
+    def _in_place_of_wet(self, dry: Block, due: int, start: int, stop: int, bypass: bool) -> Block:
+        """Return the dry sound, with the forecast over it where processed sound has just ended or just comes back."""
+        continuation = self._continuation
+        if continuation is None:
+            return dry
+        if stop - start < dry.shape[1]:
+            if self._splice.has_wet:
+                if bypass:
+                    continuation.drop()
+                else:
+                    continuation.hold()
+        elif self._splice.is_wet:
+            continuation.drop()
+            return dry
+        return continuation.over(dry, due, start, stop)
 
     def _follow_control(self, position: int, n: int) -> None:
         """Begin a new segment with the sample `position` where somebody asked for one, or the worker needs one."""
@@ -424,6 +459,7 @@ class LiveEngine:
         """Return the statistics so far. Thread: any but audio."""
         config, ledger, load, processing = self.config, self._ledger, self._load, self._engine.snapshot()
         wake = self._thread.wake_times if self._thread is not None else Histogram()
+        forecasts = self._forecaster.times if self._forecaster is not None else Histogram()
         drift = self.bridge.snapshot() if self.bridge is not None else None
         reason = self._bypass_reason
         return LiveSnapshot(
@@ -437,6 +473,7 @@ class LiveEngine:
             audio_s=self._frames / config.sample_rate,
             misses=ledger.misses,
             missed_samples=ledger.missed,
+            predicted_samples=self._continuation.predicted if self._continuation is not None else 0,
             late_samples=ledger.late,
             lost_samples=ledger.lost,
             owed_samples=ledger.owed,
@@ -456,6 +493,8 @@ class LiveEngine:
             step_p50_us=processing.block_p50_us,
             step_p99_us=processing.block_p99_us,
             step_max_us=processing.block_max_us,
+            forecast_p50_us=forecasts.percentile_ns(50) / 1e3,
+            forecast_p99_us=forecasts.percentile_ns(99) / 1e3,
             rtf=processing.rtf,
             input_dbfs=self._input_power.db,
             output_dbfs=self._output_power.db,
@@ -501,6 +540,10 @@ class LiveEngine:
         self._engine.clear_statistics()
         if self._thread is not None:
             self._thread.wake_times.clear()
+        if self._forecaster is not None:
+            self._forecaster.times.clear()
+        if self._continuation is not None:
+            self._continuation.predicted = 0
         for power in (self._input_power, self._output_power, self._dry_power, self._wet_power):
             power.clear()
         self._overload.count = 0

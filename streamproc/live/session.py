@@ -21,7 +21,7 @@ from .choice import JACK, Device, find_device, may_feed_back, share_a_clock
 from .devices import DeviceStream, list_devices, open_stream
 from .door import Door
 from .drift import ClockBridge
-from .engine import LiveConfig, LiveEngine
+from .engine import LiveConfig, LiveEngine, OnMiss
 from .realtime import RealtimeReport, realtime
 from .recorder import Recorder
 from .statistics import LiveSnapshot, Mode
@@ -58,6 +58,8 @@ class SessionSettings:
         Channels that are processed.
     mode : {"worker", "inline"}
         See `LiveConfig`.
+    on_miss : {"dry", "silence", "predict"}
+        See `LiveConfig`.
     record : Path, optional
         Folder for recordings of input and output.
     """
@@ -69,6 +71,7 @@ class SessionSettings:
     latency_ms: float | None = None
     n_channels: int = 1
     mode: Mode = LiveConfig.mode
+    on_miss: OnMiss = LiveConfig.on_miss
     record: Path | None = None
 
 
@@ -207,6 +210,7 @@ class LiveSession:
             fixed_block=self._block,
             max_block=self._doors[-1].largest,
             mode=settings.mode,
+            on_miss=settings.on_miss,
         )
         if settings.record is not None:
             self._recorder = Recorder(settings.record, self.sample_rate, settings.n_channels)

@@ -28,6 +28,11 @@ class _Fader:
         """Whether the weight is 0 now."""
         return self._at == 0
 
+    @property
+    def is_one(self) -> bool:
+        """Whether the weight is 1 now."""
+        return self._at == self._end
+
     def move(self, up: bool, n: int) -> Weight:
         """Return the weights of the next `n` samples: a number at rest, else an array valid until the next call."""
         goal = self._end if up else 0
@@ -74,13 +79,23 @@ class Splice:
         self._last: Block = np.zeros((n_channels, 1), np.float32)
         self._scratch: Block = np.zeros((n_channels, max_block), np.float32)
 
+    @property
+    def is_wet(self) -> bool:
+        """Whether the last sample heard was processed sound and nothing else."""
+        return self._wet.is_one and self._dry.is_zero
+
+    @property
+    def has_wet(self) -> bool:
+        """Whether there was processed sound in the last sample heard."""
+        return not self._wet.is_zero
+
     def play(self, wet: Block, dry: Block, bypass: bool, out: Block) -> None:
         """Fill `out` where processed sound is there. Thread: audio.
 
         Parameters
         ----------
         wet, dry, out : float32 [channels, n]
-            Different arrays.
+            Different arrays. `dry` is what was heard in the place of processed sound: mostly dry sound.
         bypass : bool
             Whether the dry sound is wanted.
         """
@@ -101,7 +116,7 @@ class Splice:
         n = out.shape[1]
         if n == 0:
             return
-        broke_off = not self._wet.is_zero
+        broke_off = self.has_wet
         if broke_off:
             self._wet.jump(0.0)
             self._dry.jump(float(with_dry))

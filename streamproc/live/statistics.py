@@ -33,7 +33,9 @@ class LiveSnapshot:
     misses: int
     """Callbacks for which processed samples were due and not there."""
     missed_samples: int
-    """Samples that were due and not there; dry sound or silence was heard instead."""
+    """Samples that were due and not there; dry sound, silence or a forecast was heard instead."""
+    predicted_samples: int
+    """Replaced samples, missed or not, that came from a forecast, wholly or in part; 0 unless predicting."""
     late_samples: int
     """Missed samples that came later and were dropped."""
     lost_samples: int
@@ -67,6 +69,9 @@ class LiveSnapshot:
     """Time of one call of the processor."""
     step_p99_us: float
     step_max_us: float
+    forecast_p50_us: float
+    """Time of one forecast; zero unless predicting."""
+    forecast_p99_us: float
     rtf: float
     """Processing time over audio time."""
 

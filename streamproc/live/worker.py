@@ -10,6 +10,7 @@ import numpy as np
 from ..engine import Engine
 from ..spec import Block
 from ..stats import Histogram
+from .forecast import Forecaster
 from .ring import Ring
 
 _LISTEN_S = 0.05
@@ -56,6 +57,9 @@ class Worker:
         What the callback appends to.
     queue : int
         Samples that output may be ahead of the reader.
+    forecaster : Forecaster, optional
+        Hears everything that is processed, and writes a forecast whenever nothing else is to be done: sound that waits
+        always comes first.
 
     Attributes
     ----------
@@ -69,10 +73,11 @@ class Worker:
         Set by the callback: do nothing until a new segment begins.
     """
 
-    def __init__(self, engine: Engine, source: Ring, queue: int) -> None:
+    def __init__(self, engine: Engine, source: Ring, queue: int, forecaster: Forecaster | None = None) -> None:
         config = engine.config
         self._engine = engine
         self._source = source
+        self._forecaster = forecaster
         self._fixed_block = config.fixed_block
         self._max_block = config.max_block
         self._x: Block = np.zeros((config.n_channels, config.max_block), np.float32)
@@ -108,6 +113,8 @@ class Worker:
                     break
                 self._process(n)
                 done += 1
+            if self._forecaster is not None and done and self._is_idle:
+                self._forecaster.renew(self._position)
         except Exception as error:
             self.failure = error
         return done
@@ -116,6 +123,8 @@ class Worker:
         segment = self.segment  # read before the start, which is written before it
         self._position = self.segment_start
         self.output.jump(self._position)
+        if self._forecaster is not None:
+            self._forecaster.begin(self._position)
         self.overtaken = False
         self.failure = None
         self.following = segment
@@ -127,6 +136,10 @@ class Worker:
             return min(waiting, self._max_block)
         return self._fixed_block if waiting >= self._fixed_block else 0
 
+    @property
+    def _is_idle(self) -> bool:
+        return self.is_following and not (self.resting or self.failure or self.overtaken) and self._n_ready() == 0
+
     def _process(self, n: int) -> None:
         x, y = self._x[:, :n], self._y[:, :n]
         if not self._source.read(self._position, x):
@@ -135,6 +148,8 @@ class Worker:
         self._engine.process(x, y)
         self.output.append(y)
         self._position += n
+        if self._forecaster is not None:
+            self._forecaster.hear(y)
 
 
 class WorkerThread:

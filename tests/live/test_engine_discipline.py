@@ -23,7 +23,7 @@ PACKAGE = Path(streamproc.__file__).parent
 FILES = [
     *(
         PACKAGE / "live" / f"{name}.py"
-        for name in ("engine", "ring", "ledger", "splice", "worker", "drift", "recorder")
+        for name in ("engine", "ring", "ledger", "splice", "worker", "forecast", "drift", "recorder")
     ),
     *(PACKAGE / "live" / f"{name}.py" for name in ("statistics",)),
     *(PACKAGE / f"{name}.py" for name in ("engine", "guard", "stats")),
@@ -73,6 +73,7 @@ def test_what_the_callback_reaches_takes_no_lock_and_writes_no_log() -> None:
     names = {function.name for _, function in reached}
     # The walk has not lost its way.
     assert {"_render", "settle", "play", "replace", "append", "read", "ring", "_process", "clean", "record"} <= names
+    assert {"hold", "over", "drop"} <= names
     for file, function in reached:
         if function.name == "write" and file == "recorder.py":
             continue  # two methods of this name; the one of the audio thread is checked below
@@ -140,6 +141,25 @@ def test_memory_does_not_grow(mode: Mode, tmp_path: Path) -> None:
     assert grown_bytes(step, 500, 10_000) < 1024
     engine.raise_if_failed()
     assert (engine.snapshot().misses > 600) == (mode == "worker")
+
+
+def test_memory_does_not_grow_with_forecasts() -> None:
+    engine = LiveEngine(Passthrough(), LiveConfig(48_000, 2, fixed_block=128, on_miss="predict"))
+    engine.start(own_thread=False)
+    indata = np.full((128, 2), 0.1, np.float32)
+    outdata = np.zeros_like(indata)
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+        engine.callback(indata, outdata, 128)
+        if count % 16:
+            engine.work()
+
+    # scipy's and numpy's own small caches are in it; one kept object per forecast would be 30,000 bytes and more.
+    assert grown_bytes(step, 200, 1_000) < 8192
+    assert engine.snapshot().predicted_samples == engine.snapshot().missed_samples > 0
 
 
 @pytest.mark.parametrize("mode", ["worker", "inline"])

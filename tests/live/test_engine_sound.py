@@ -258,7 +258,8 @@ def test_parameters_are_those_of_the_processor() -> None:
     ("wrong", "words"),
     [
         ({"mode": "fast"}, "worker, inline"),
-        ({"on_miss": "predict"}, "dry, silence"),
+        ({"on_miss": "guess"}, "dry, silence, predict"),
+        ({"on_miss": "predict", "mode": "inline"}, "needs a worker"),
         ({"mode": "inline", "queue": 64}, "queue must be 0"),
         ({"fixed_block": 128, "queue": 64}, "at least one block"),
         ({"tolerated_share": 1.0}, "tolerated_share"),

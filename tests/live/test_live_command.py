@@ -58,7 +58,7 @@ def events(output: str) -> list[dict[str, Any]]:
 
 
 def test_a_script_gets_json_and_a_recording(jack_server: JackServer, tmp_path: Path) -> None:
-    done = run(*LIVE, "--duration", 1.5, "--json", "--record", tmp_path / "take")
+    done = run(*LIVE, "--duration", 1.5, "--json", "--record", tmp_path / "take", "--on-miss", "predict")
     assert done.returncode == 0, done.stderr
     *statuses, summary = events(done.stdout)
     assert statuses
@@ -71,6 +71,7 @@ def test_a_script_gets_json_and_a_recording(jack_server: JackServer, tmp_path: P
     [[before, after]] = summary["totals"]["recordings"]
     assert soundfile.info(before).frames == soundfile.info(after).frames > 0
     assert summary["totals"]["outages"] == 0
+    assert summary["engine"]["forecast_p50_us"] > 0
     assert len(summary["realtime"]["priorities"]) >= 4, "callback, worker, caretaker and control thread"
 
 
@@ -185,3 +186,9 @@ def test_devices_are_listed_by_the_names_that_choose_them(jack_server: JackServe
     assert device["label"] == "system, JACK Audio Connection Kit"
     assert (device["n_inputs"], device["n_outputs"], device["sample_rate"]) == (2, 2, 48_000)
     assert "system" in run("devices").stdout
+
+
+def test_predicting_is_for_worker_mode() -> None:
+    refused = run("live", "--on-miss", "predict", "--mode", "inline")
+    assert refused.returncode == 2
+    assert "leave --mode inline out" in refused.stderr
