@@ -12,20 +12,28 @@ from streamproc.atomic import replacing
 
 from .base import OfflineModel, StreamableModel, StreamingModule, enhance, istft, stft
 from .denoiser import GruDenoiser, GruDenoiserConfig
+from .iir import IirFilter, PedalModel, PedalModelConfig, TanhFilter
 from .note_predictor import NotePredictor, NotePredictorConfig
 from .sine import BidirectionalSampleDenoiser, SampleDenoiser, SampleDenoiserConfig
+from .wave_classifier import WaveClassifier, WaveClassifierConfig
 
 __all__ = [
     "BidirectionalSampleDenoiser",
     "GruDenoiser",
     "GruDenoiserConfig",
+    "IirFilter",
     "NotePredictor",
     "NotePredictorConfig",
     "OfflineModel",
+    "PedalModel",
+    "PedalModelConfig",
     "SampleDenoiser",
     "SampleDenoiserConfig",
     "StreamableModel",
     "StreamingModule",
+    "TanhFilter",
+    "WaveClassifier",
+    "WaveClassifierConfig",
     "build_model",
     "describe_model",
     "enhance",
@@ -40,6 +48,8 @@ _MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "SampleDenoiser": (SampleDenoiser, SampleDenoiserConfig),
     "BidirectionalSampleDenoiser": (BidirectionalSampleDenoiser, SampleDenoiserConfig),
     "NotePredictor": (NotePredictor, NotePredictorConfig),
+    "WaveClassifier": (WaveClassifier, WaveClassifierConfig),
+    "PedalModel": (PedalModel, PedalModelConfig),
 }
 """Models that are known by name, each with its configuration."""
 
