@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import ctypes
 import math
 import os
 import platform
@@ -30,6 +29,7 @@ from .compiling import Compiled
 from .data.mixing import Batch, MixConfig, open_mixer, prefetch
 from .data.validation import ValidationSet, enhance_all, make_validation_set, measure
 from .losses import LossConfig, denoising_loss
+from .memory import keep_freed_memory
 from .models import StreamableModel, build_model, describe_model, istft, stft
 from .models.layers import has_fast_bfloat16, reduce_precision
 
@@ -159,7 +159,7 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
 
     Ctrl-C or SIGTERM saves and stops.
     """
-    _keep_freed_memory()
+    keep_freed_memory()
     torch.set_num_threads(1)  # parallel over items, not inside operators: see TrainConfig.workers
     torch.manual_seed(config.seed)
     device = torch.device(config.device)
@@ -475,19 +475,3 @@ def _restore(
     average.load_state_dict(stored["ema"])
     optimiser.load_state_dict(stored["optimiser"])
     return Progress(**stored["progress"])
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep large blocks rather than return them to the system after every operation.
-
-    Training frees and asks for the same tens of megabytes all the time; faulting the pages in again took a quarter
-    of every step. Other C libraries are left as they are.
-    """
-    if platform.system() != "Linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8
-        mallopt(m_arena_max, 1)  # secondary arenas cannot hold blocks of this size
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, 2**31 - 1)

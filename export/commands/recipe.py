@@ -36,9 +36,11 @@ def recipe(
     import torch
     from rich.console import Console
 
+    from ..memory import keep_freed_memory
     from ..recipes.job import RecipeJob
     from ..train import environment
 
+    keep_freed_memory()
     torch.set_num_threads(1)  # a second thread costs more to wake than it gains on networks this small
     run = found.load()
     job = RecipeJob(
