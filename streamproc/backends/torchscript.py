@@ -20,8 +20,8 @@ class TorchScriptModel(FrameModel):
 
     Parameters
     ----------
-    module : torch.jit.ScriptModule
-        In evaluation mode.
+    module : torch.nn.Module
+        In evaluation mode. One that is not scripted is run by Python, operation by operation.
     spec : ModelSpec
 
     Notes
@@ -29,7 +29,7 @@ class TorchScriptModel(FrameModel):
     Arguments go by position; TorchScript does not keep names that could be checked.
     """
 
-    def __init__(self, module: torch.jit.ScriptModule, spec: ModelSpec) -> None:
+    def __init__(self, module: torch.nn.Module, spec: ModelSpec) -> None:
         super().__init__(spec)
         self._module = module
 

@@ -214,6 +214,32 @@ def _model_step(model: FrameModel) -> Call:
     return step
 
 
+# --- one model in several forms -------------------------------------------------------------------------------------
+
+
+def forms_suite(label: str, forms: Mapping[str, FrameModel]) -> Suite:
+    """Return the same weights in several forms: the step alone, and a hop through the engine; mono.
+
+    Parameters
+    ----------
+    label : str
+    forms : dict of str to FrameModel
+        By what each is called; the others are compared with the first.
+    """
+    first = next(iter(forms))
+
+    def cases() -> list[Case]:
+        found = []
+        for form, model in forms.items():
+            hop_s = model.spec.hop / model.spec.sample_rate
+            for name, call in (("step", _model_step(model)), ("hop", _callbacks_of_a_hop(model, 1))):
+                reference = None if form == first else f"{first} {name}"
+                found.append(Case(f"{form} {name}", call, hop_s, {"form": form}, reference))
+        return found
+
+    return Suite(f"forms · {label}", cases)
+
+
 # --- many streams ---------------------------------------------------------------------------------------------------
 
 

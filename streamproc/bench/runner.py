@@ -72,6 +72,21 @@ def run_bench(settings: BenchSettings, on_step: OnStep = lambda _what, _share: N
     for name, label in zip(settings.models, _labels(settings.models), strict=True):
         on_step(f"loading {label} in a process of its own", 0.0)
         resources.append(replace(measure_resources(name), model=label))
+    rows, core = run_suites(suites, settings.effort, on_step)
+    return Report(environment, settings.effort, rows, resources, notes, core)
+
+
+def run_suites(
+    suites: Sequence[Suite], effort: Effort, on_step: OnStep = lambda _what, _share: None
+) -> tuple[list[Row], int | None]:
+    """Time suites one after another, undisturbed.
+
+    Returns
+    -------
+    rows : list of Row
+    core : int or None
+        The core that all of it ran on.
+    """
     rows: list[Row] = []
     with undisturbed() as core:
         for number, suite in enumerate(suites):
@@ -79,8 +94,8 @@ def run_bench(settings: BenchSettings, on_step: OnStep = lambda _what, _share: N
             def progress(share: float, number: int = number, name: str = suite.name) -> None:
                 on_step(name, (number + share) / len(suites))
 
-            rows += run_suite(suite, settings.effort, progress)
-    return Report(environment, settings.effort, rows, resources, notes, core)
+            rows += run_suite(suite, effort, progress)
+    return rows, core
 
 
 def run_suite(suite: Suite, effort: Effort, on_progress: Callable[[float], None] = lambda _: None) -> list[Row]:

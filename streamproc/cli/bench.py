@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -15,6 +15,9 @@ from ..errors import ConfigError
 from . import options
 from .console import command, complain, note, stderr, stdout
 from .processing import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from ..bench.report import Report
 
 _REFRESH_S = 0.25
 
@@ -85,16 +88,9 @@ def bench(
         from ..plots import require_matplotlib
 
         require_matplotlib()
-    with _progress(enabled=not quiet) as on_step:
+    with bench_progress(enabled=not quiet) as on_step:
         report = run_bench(settings, on_step)
-    for remark in report.notes:
-        complain(remark, "note")
-    if report.environment.is_busy:
-        complain(
-            f"the machine was busy when this began (load {report.environment.load_average}): "
-            "trust ratios, not times; run it again when nothing else runs",
-            "warning",
-        )
+    warn_of(report)
     if json_file is not None:
         report.save(json_file)
     if not quiet:
@@ -108,6 +104,18 @@ def bench(
             note(str(picture))
 
 
+def warn_of(report: Report) -> None:
+    """Say on stderr what was left out, and whether the machine was too busy for the times to be believed."""
+    for remark in report.notes:
+        complain(remark, "note")
+    if report.environment.is_busy:
+        complain(
+            f"the machine was busy when this began (load {report.environment.load_average}): "
+            "trust ratios, not times; run it again when nothing else runs",
+            "warning",
+        )
+
+
 def _numbers(option: str, text: str) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
@@ -119,7 +127,7 @@ def _numbers(option: str, text: str) -> list[int]:
 
 
 @contextmanager
-def _progress(enabled: bool) -> Iterator[Callable[[str, float], None]]:
+def bench_progress(enabled: bool) -> Iterator[Callable[[str, float], None]]:
     """Show how far the bench is, on a terminal. Drawn between two timed calls, never beside one."""
     bar = Progress(
         TextColumn("{task.description}", markup=False),

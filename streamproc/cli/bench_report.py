@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..bench.compare import Comparison
+from ..bench.compare import Change, Comparison
 from ..bench.plots import streams_per_core
 from ..bench.report import Report, Row
 from ..bench.timing import Distribution
@@ -24,7 +24,9 @@ def print_report(report: Report, console: Console) -> None:
     for suite, rows in report.suites().items():
         kind, _, label = suite.partition(" · ")
         if kind == "hop":
-            console.print(_hop_table(label, rows, console.width))
+            console.print(_hop_table(label, rows, console.width, "the same by hand"))
+        elif kind == "forms":
+            console.print(_hop_table(label, rows, console.width, rows[0].facts["form"]))
         elif kind == "callbacks":
             console.print(_callback_table(label, rows, console.width))
         elif kind == "streams":
@@ -61,15 +63,20 @@ def _table(title: str, explanation: str, columns: Sequence[str], first: str = ""
     return table
 
 
-def _hop_table(label: str, rows: Sequence[Row], width: int) -> Table:
+def _hop_table(label: str, rows: Sequence[Row], width: int, reference: str) -> Table:
+    """Return times of a hop, and ratios to rows that are `reference`."""
     percentiles = ("p50", "p95", "p99", "p99.9", "max") if width >= _WIDE else ("p50", "p99")
     columns = [f"{kind} {percentile}" if percentile == "p50" else percentile
                for kind in ("hot", "paced") for percentile in percentiles]  # fmt: skip
-    table = _table(label, f"a hop of {_ms(rows[0].audio_us)}, in µs", [*columns, "x by hand"])
+    explanation = f"a hop of {_ms(rows[0].audio_us)}, in µs; x: ratio to {reference}"
+    table = _table(label, explanation, [*columns, "x hot p50", "x paced p99"])
     by_name = {row.name: row for row in rows}
     for row in rows:
-        ratio = "" if row.reference is None else f"{row.hot.p50_us / by_name[row.reference].hot.p50_us:.2f}"
-        table.add_row(row.name, *_times(row.hot, percentiles), *_times(row.paced, percentiles), ratio)
+        ratios = ("", "")
+        if row.reference is not None:
+            against = Change(by_name[row.reference], row)
+            ratios = (f"{against.hot_p50:.2f}", f"{against.paced_p99:.2f}")
+        table.add_row(row.name, *_times(row.hot, percentiles), *_times(row.paced, percentiles), *ratios)
     return table
 
 

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter_ns
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from helpers import IdentitySpectrum
 from onnx_graphs import leaky_golden, write_model
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from streamproc.backends.loader import load_model
@@ -34,6 +36,7 @@ from streamproc.bench.resources import Resources, measure_resources
 from streamproc.bench.runner import BenchSettings, _labels, run_bench, run_suite
 from streamproc.bench.timing import Distribution, Effort, time_hot, time_paced, undisturbed
 from streamproc.cli.app import app
+from streamproc.cli.bench_report import print_report
 from streamproc.dsp.delay import Delay
 from streamproc.errors import BackendUnavailable, ConfigError, ModelFileError
 from streamproc.processor import BaseProcessor
@@ -296,6 +299,23 @@ def test_pictures_are_drawn_of_what_there_is(report: Report, tmp_path: Path) -> 
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_ratios_to_the_row_by_hand_are_in_the_table() -> None:
+    """Hot by the medians, paced by the 99th percentiles: the two that are promised."""
+
+    def row(name: str, hot_us: float, paced_p99_us: float, reference: str | None = None) -> Row:
+        paced = Distribution.of(np.array([10.0] * 95 + [paced_p99_us] * 5))
+        hot = Distribution.of(np.full(100, hot_us))
+        return Row("hop · model", name, 5000.0, hot, paced, 0, reference=reference)
+
+    rows = [row("by hand", 10.0, 40.0), row("ours", 15.0, 50.0, "by hand")]
+    console = Console(width=80, file=StringIO())
+    print_report(Report(Environment.now(), BRIEF, rows), console)
+    assert isinstance(console.file, StringIO)
+    lines = {line.split("  ")[0].strip(): line.split() for line in console.file.getvalue().splitlines()}
+    assert lines["ours"][-2:] == ["1.50", "1.25"]
+    assert lines["by hand"][-1] == "40.0"
 
 
 @pytest.fixture
