@@ -285,9 +285,10 @@ class _Loop(torch.autograd.Function):
         """Run, and keep every step."""
         ctx.layout, ctx.kind, ctx.clock = layout, kind, clock
         ctx.steps = []
-        results = _run(layout, kind, clock, *tensors, keep=ctx.steps)
+        z, re, im = _run(layout, kind, clock, *tensors, keep=ctx.steps)
         ctx.save_for_backward(*tensors)
-        return results
+        # Copies: a result that is kept here as well would keep itself alive, and with it every step of the sequence.
+        return z, re.clone(), im.clone()
 
     @staticmethod
     @once_differentiable

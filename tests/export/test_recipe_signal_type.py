@@ -28,7 +28,7 @@ def test_waves_are_what_they_are_called() -> None:
     flat = np.ptp(levels, axis=1) < 1e-9
     assert (flat == waves.square).all(), "a square wave has one magnitude, a saw-tooth has not"
     assert levels.max() <= 2.0
-    seen = signal_type.inputs(waves, with_time=True)
+    seen = signal_type.inputs(waves, with_time=True).numpy()
     assert seen.shape == (400, 12, 2)
     np.testing.assert_allclose(30.0 + np.cumsum(seen[..., 1], axis=1), waves.times, rtol=1e-5)
 
@@ -47,7 +47,7 @@ def test_all_models_are_of_about_the_same_size() -> None:
 
 
 def test_a_small_memory_learns_the_difference() -> None:
-    plan = signal_type.Plan(n_train=300, n_test=500, epochs=8, lr=2e-2)
+    plan = signal_type.Plan(n_train=600, n_test=500, epochs=10, lr=1e-2)
     _, result = signal_type.train(signal_type.CELLS["SFM"], plan, seed=0)
     assert result["accuracy"] > 0.85
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,26 @@ def test_an_empty_memory_has_a_gradient() -> None:
     z.sum().backward()
     for parameter in (memory, *cell.parameters()):
         assert torch.isfinite(parameter.grad).all()
+
+
+def test_training_leaves_nothing_behind() -> None:
+    """A result that holds what made it would live for ever: gigabytes after some minutes of training."""
+    kept: list[weakref.ref[Any]] = []
+    real = sfm._run
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        results = real(*arguments, **options)
+        kept.extend(weakref.ref(step.amplitude) for step in options["keep"])
+        return results
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sfm, "_run", watched)
+        cell = make_cell("fixed")
+        z, *states = cell(torch.randn(2, 7, N))
+        z.sum().backward()
+        del z, states
+    assert len(kept) == 7
+    assert not any(reference() is not None for reference in kept)
 
 
 # --- export ---------------------------------------------------------------------------------------------------------
