@@ -12,6 +12,7 @@ import typer
 
 N_QUICK = 20
 N_VARIED = 120
+TRADEOFF = "tradeoff.png"
 
 
 def evaluate(
@@ -29,6 +30,12 @@ def evaluate(
     quick: Annotated[
         bool, typer.Option("--quick", help=f"{N_QUICK} mixtures; no single signals, plots or sound.")
     ] = False,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Also time every system, and draw quality against cost and latency.")
+    ] = False,
+    replot: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="Only draw that again, from an evaluation.json of --plot.")
+    ] = None,
     val: Annotated[
         Path | None, typer.Option(help="Folder with speech and noise. [default: ../shared/data/val]")
     ] = None,
@@ -41,9 +48,12 @@ def evaluate(
     from rich.console import Console
     from rich.progress import track
 
+    from streamproc.bench.timing import QUICK, THOROUGH
+    from streamproc.cli.bench import bench_progress
     from streamproc.errors import ConfigError
 
     from ..evaluate import pictures, report
+    from ..evaluate.cost import measure_cost
     from ..evaluate.metrics import DNSMOS_FILE
     from ..evaluate.mixtures import VAL_DIR, MixtureSet
     from ..evaluate.runner import Bench, measure_all
@@ -51,6 +61,12 @@ def evaluate(
     from ..evaluate.systems import NOISY, SystemUnavailable, candidates, peers
 
     console = Console() if sys.stdout.isatty() else Console(width=120)
+    if replot is not None:
+        record = report.read_json(replot)
+        out.mkdir(parents=True, exist_ok=True)
+        pictures.plot_tradeoff(record, out / TRADEOFF)
+        console.print(f"wrote [bold]{out / TRADEOFF}[/]", highlight=False)
+        return
     n = N_QUICK if quick else n
     varied = n >= N_VARIED if varied is None else varied
     try:
@@ -79,10 +95,20 @@ def evaluate(
     results = Results(list(track(outcomes, f"{len(requests)} systems", len(mixtures), console=console)))
     name = f"{n} {'varied' if varied else 'plain'} mixtures of {mixtures.val_dir.name}"
     tables = report.tables(results, infos, name)
+    cost = None
+    if plot:
+        systems = [request.open() for request in requests]
+        with bench_progress(enabled=True) as on_step:  # which draws nothing while something is timed
+            cost, missing = measure_cost(systems, QUICK if quick else THOROUGH, on_step)
+        notes += missing
+        tables.append(report.cost_table(cost, infos))
     for table in tables:
         console.print(table.rich())
-    record = report.as_json(results, infos, mixtures, ["python", "-m", "export", *sys.argv[1:]], _environment(), notes)
+    command = ["python", "-m", "export", *sys.argv[1:]]
+    record = report.as_json(results, infos, mixtures, command, _environment(), notes, cost)
     report.write_text(out, tables, record)
+    if cost is not None and cost["systems"]:
+        pictures.plot_tradeoff(record, out / TRADEOFF)
     if not quick:
         focus = requests[min(1, len(requests) - 1)].name
         with console.status("plots, spectrograms and sound"):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import soundfile as sf
 
+from streamproc.atomic import replacing
+from streamproc.errors import ConfigError
 from streamproc.plots import overview
 
 from .metrics import METRICS
@@ -76,6 +78,99 @@ def plot_results(results: Results, folder: Path) -> None:
     axes.invert_yaxis()  # shared: the first kind comes on top in both
     figure.axes[-1].legend(fontsize="small")
     figure.savefig(folder / "by_kind.png", dpi=130)
+
+
+def plot_tradeoff(record: Mapping[str, Any], path: Path) -> None:
+    """Draw quality against cost, a point for each system, in the colour of its frame latency.
+
+    Parameters
+    ----------
+    record : dict
+        What `report.as_json` returns, or an ``evaluation.json`` of ``evaluate --plot``.
+    path : path
+        The picture.
+
+    Raises
+    ------
+    ConfigError
+        If the record holds no cost.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    points = tradeoff_points(record)
+    metrics = [metric for metric in MAIN if metric.key in record["metrics"]]
+    longest_ms = max(point.latency_ms for point in points)
+    colours = ScalarMappable(Normalize(0.0, 1.1 * longest_ms), "viridis_r")
+    figure = Figure(figsize=(5.2 * len(metrics), 4.2), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(metrics)))
+    for axes, metric in zip(panels, metrics, strict=True):
+        for point in points:
+            mean, low, high, _ = point.quality[metric.key]
+            colour = colours.to_rgba(point.latency_ms)
+            share = 100 * point.share_of_core
+            axes.errorbar(share, mean, [[mean - low], [high - mean]], color=colour, alpha=0.35, zorder=1)
+            axes.scatter(share, mean, 90, color=colour, edgecolor="black", linewidth=0.7, zorder=2)
+            axes.annotate(
+                f"{point.name}, {point.latency_ms:.0f} ms", (share, mean), xytext=(7, 5), textcoords="offset points",
+                fontsize="small", parse_math=False,
+            )  # fmt: skip
+        untouched = record["summary"].get(NOISY.name, {}).get(metric.key)
+        if untouched:
+            axes.axhline(untouched["mean"], color="0.5", linestyle="--", zorder=0)
+            axes.annotate(
+                NOISY.name, (0.02, untouched["mean"]), xycoords=("axes fraction", "data"), xytext=(0, 3),
+                textcoords="offset points", fontsize="small", color="0.4",
+            )  # fmt: skip
+        axes.set(
+            title=f"{metric.label} {metric.unit}".strip(),
+            xscale="log",
+            xlabel="% of one core (median, hot); left is cheaper",
+        )
+        axes.margins(x=0.35, y=0.15)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.grid(alpha=0.3)
+    figure.colorbar(colours, ax=list(panels), label="frame latency in ms")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+
+
+class Point(NamedTuple):
+    """A system between quality, cost and latency."""
+
+    name: str
+    share_of_core: float
+    latency_ms: float
+    quality: dict[str, tuple[float, float, float, int]]
+    """Mean, interval and number of clips by the key of the metric."""
+
+
+def tradeoff_points(record: Mapping[str, Any]) -> list[Point]:
+    """Return every system of a record that has a cost.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    cost = record.get("cost") or {"systems": {}}
+    points = [
+        Point(
+            name,
+            figures["share_of_core"],
+            record["systems"][name]["frame_latency_ms"],
+            {
+                key: (value["mean"], value["low"], value["high"], value["n"])
+                for key, value in record["summary"][name].items()
+                if value is not None
+            },
+        )
+        for name, figures in cost["systems"].items()
+    ]
+    if not points:
+        raise ConfigError("this evaluation holds no cost of any system; measure it with `evaluate --plot`")
+    return points
 
 
 def write_listening(bench: Bench, items: Sequence[int], folder: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from streamproc.errors import ConfigError
 
 from ..tables import Table
 from .metrics import METRICS, PROBES, Metric
@@ -85,6 +87,25 @@ def _by_group(results: Results, metric: Metric, name: str, groups: dict[Hashable
     )
 
 
+def cost_table(cost: Mapping[str, Any], infos: Sequence[SystemInfo]) -> Table:
+    """Return what `cost.measure_cost` found as a table."""
+    latency = {info.name: info.frame_latency_ms for info in infos}
+    return Table(
+        title="Cost: a frame in us, mono; length and frame latency in ms",
+        header=("", "length", "latency", "hot p50", "paced p50", "paced p99", "% of a core"),
+        rows=tuple(
+            (
+                name,
+                f"{figures['frame_us'] / 1e3:.1f}",
+                f"{latency[name]:.1f}",
+                *(f"{figures[key]:.0f}" for key in ("hot_p50_us", "paced_p50_us", "paced_p99_us")),
+                f"{100 * figures['share_of_core']:.2f}",
+            )
+            for name, figures in cost["systems"].items()
+        ),
+    )
+
+
 def as_json(
     results: Results,
     infos: Sequence[SystemInfo],
@@ -92,6 +113,7 @@ def as_json(
     command: Sequence[str],
     environment: dict[str, str],
     notes: Sequence[str],
+    cost: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return all that is known, ready for `json.dumps`; figures that do not exist are null."""
     columns = [metric for metric in (*METRICS, *PROBES) if results.has(metric.key)]
@@ -116,6 +138,7 @@ def as_json(
         "metrics": {metric.key: {"label": metric.label, "unit": metric.unit} for metric in columns},
         "confidence": CONFIDENCE,
         "systems": {info.name: {**asdict(info), "rtf_indication": results.rtf(info.name)} for info in infos},
+        "cost": cost,
         "summary": summary(results),
         "gain_over_noisy": {
             system: {metric.key: _interval(results.mean(system, metric.key, versus=NOISY.name)) for metric in columns}
@@ -136,6 +159,25 @@ def as_json(
             for outcome in results.outcomes
         ],
     }
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return what `as_json` made and `write_text` wrote.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or is nothing of the kind.
+    """
+    try:
+        record = json.loads(file.read_text())
+        if record["format"] == FORMAT and {"systems", "summary", "metrics"} <= record.keys():
+            return dict(record)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise ConfigError(f"{file} is not an evaluation.json of `python -m export evaluate` in format {FORMAT}")
 
 
 def write_text(folder: Path, shown: Sequence[Table], record: dict[str, Any]) -> None:

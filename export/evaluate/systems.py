@@ -9,15 +9,19 @@ import ctypes
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 import streamproc
+from streamproc.backends.loader import load_model
+from streamproc.bench.cases import Case
+from streamproc.bench.peers import PACKAGES, model_case
 from streamproc.errors import ConfigError, StreamprocError
 from streamproc.offline import aligned
 from streamproc.spec import ModelSpec
@@ -96,6 +100,16 @@ class System(ABC):
     @abstractmethod
     def _run(self, noisy: Signal) -> Signal: ...
 
+    def case(self) -> Case | None:
+        """Return one frame of it as a live stream would process it, to be timed; None where nothing is processed.
+
+        Raises
+        ------
+        StreamprocError
+            If it cannot run frame by frame.
+        """
+        return None
+
 
 class Unprocessed(System):
     """The noisy input itself."""
@@ -123,7 +137,12 @@ class EngineSystem(System):
         super().__init__()
         spec = processor.model.spec
         self.info = _info_of(spec, name, description or f"{spec.name} {spec.version}: {spec.description}")
+        self._model = processor.model
         self._engine = streamproc.Engine(processor, spec.sample_rate)
+
+    def case(self) -> Case:
+        """Return one hop through an engine of its own."""
+        return model_case(self.info.name, self._model)
 
     def _run(self, noisy: Signal) -> Signal:
         self._engine.reset()
@@ -159,6 +178,15 @@ class CheckpointSystem(System):
         with torch.inference_mode():
             out = self._enhance(self._model, torch.from_numpy(noisy)[None])[0].numpy()
         return np.clip(out, -1.0, 1.0)  # as the engine does
+
+    def case(self) -> Case:
+        """Return one hop of the exported file through an engine: nobody would run a checkpoint live."""
+        from ..to_onnx import export_onnx
+
+        with TemporaryDirectory() as folder:
+            file = Path(folder, "model.onnx")
+            export_onnx(self._model, file)
+            return model_case(self.info.name, load_model(file))
 
 
 class Rnnoise(System):
@@ -202,6 +230,10 @@ class Rnnoise(System):
         finally:
             self._library.destroy(state)
         return np.clip(audio[self.DELAY : self.DELAY + n] / self._FULL_SCALE, -1.0, 1.0)
+
+    def case(self) -> Case:
+        """Return its own call on one frame."""
+        return replace(PACKAGES["rnnoise"](), name=self.info.name)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from time import perf_counter_ns
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from typer.testing import CliRunner
 import streamproc
 from export.commands.evaluate import evaluate
 from export.data.cache import active_rms
+from export.evaluate.cost import measure_cost
 from export.evaluate.metrics import RATE, pesq_wb, si_sdr_db
 from export.evaluate.mixtures import BABBLE, SNRS_DB, VARIED_LEVELS_DBFS, MixtureSet, resample, rms
-from export.evaluate.pictures import worst_items
+from export.evaluate.pictures import Point, tradeoff_points, worst_items
 from export.evaluate.runner import Bench, Outcome
 from export.evaluate.statistics import Results
 from export.evaluate.systems import (
@@ -28,11 +30,14 @@ from export.evaluate.systems import (
     EngineSystem,
     Rnnoise,
     System,
+    SystemInfo,
     SystemUnavailable,
     candidates,
     peers,
 )
 from export.models import build_model, describe_model
+from streamproc.bench.cases import Case
+from streamproc.bench.timing import Effort
 from streamproc.errors import ConfigError
 from streamproc.model import FrameModel
 
@@ -290,6 +295,83 @@ class TestResults:
         assert worst_items(results, "better", 3) == [0, 1, 2]
 
 
+class Busy(System):
+    """Takes a known time for a frame of 10 ms."""
+
+    def __init__(self, name: str, us: float):
+        super().__init__()
+        self.info = SystemInfo(name, "", 16_000, 160, 20.0)
+        self._us = us
+
+    def _run(self, noisy):
+        return noisy
+
+    def case(self):
+        def wait():
+            done = perf_counter_ns() + round(1e3 * self._us)
+            while perf_counter_ns() < done:
+                pass
+
+        return Case(self.info.name, wait, 0.01)
+
+
+class TestCost:
+    EFFORT = Effort(hot_s=0.001, most_hot=20, paced=5, pause_s=0.0)
+
+    def test_is_not_less_than_it_is(self):
+        cost, notes = measure_cost([NOISY.open(), Busy("slow", 2000.0), Busy("quick", 20.0)], self.EFFORT)
+        assert not notes
+        assert list(cost["systems"]) == ["slow", "quick"]
+        slow = cost["systems"]["slow"]
+        assert slow["frame_us"] == pytest.approx(10_000.0)
+        assert min(slow["hot_p50_us"], slow["paced_p50_us"]) >= 2000.0
+        assert slow["share_of_core"] == pytest.approx(slow["hot_p50_us"] / 10_000.0)
+        assert json.loads(json.dumps(cost)) == cost
+
+    def test_a_system_that_cannot_stream_is_left_out_and_noted(self):
+        broken = Busy("broken", 1.0)
+        broken.case = lambda: streamproc.load("no_such_model")
+        cost, notes = measure_cost([broken, Busy("quick", 20.0)], self.EFFORT)
+        assert list(cost["systems"]) == ["quick"]
+        assert notes[0].startswith("broken has no cost")
+
+    @pytest.mark.parametrize("name", ["gtcrn", "rnnoise"])
+    def test_a_frame_of_a_peer_is_as_long_as_its_hop(self, name):
+        system = _open_peer(name)
+        case = system.case()
+        case.call()
+        assert case.name == name
+        assert case.audio_s == pytest.approx(system.info.hop / system.info.sample_rate)
+        assert case.facts["frame_latency_ms"] == pytest.approx(system.info.frame_latency_ms)
+
+    def test_a_checkpoint_costs_what_its_file_costs(self, checkpoint):
+        system = CheckpointSystem(checkpoint, "tiny")
+        case = system.case()
+        case.call()
+        assert case.audio_s == pytest.approx(256 / 48_000)
+
+    def test_points_are_systems_with_a_cost(self):
+        interval = {"mean": 2.0, "low": 1.5, "high": 2.5, "n": 4}
+        record = {
+            "systems": {name: {"frame_latency_ms": 32.0} for name in ("noisy", "a", "b")},
+            "summary": {name: {"pesq": interval, "si_sdr": None} for name in ("noisy", "a", "b")},
+            "cost": {"systems": {"a": {"share_of_core": 0.02}}},
+        }
+        assert tradeoff_points(record) == [Point("a", 0.02, 32.0, {"pesq": (2.0, 1.5, 2.5, 4)})]
+        with pytest.raises(ConfigError, match="evaluate --plot"):
+            tradeoff_points(record | {"cost": None})
+
+
+@pytest.mark.parametrize("text", [None, "no json", "[]", "{}", '{"format": 99, "systems": {}}'])
+def test_what_is_no_evaluation_is_not_drawn(text, tmp_path):
+    file = tmp_path / "evaluation.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=r"evaluation\.json (cannot be read|is not an evaluation)"):
+        evaluate(replot=file, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_without_recordings_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="--val takes a folder"):
         evaluate(val=tmp_path, out=tmp_path / "out", n=2)
@@ -301,7 +383,8 @@ def test_from_the_command_line(val_dir, checkpoint, tmp_path, monkeypatch):
     app = typer.Typer()
     app.command()(evaluate)
     out = tmp_path / "out"
-    arguments = ["--checkpoint", str(checkpoint), "--against", "", "--n", "2", "--jobs", "1"]
+    monkeypatch.setattr("streamproc.bench.timing.THOROUGH", TestCost.EFFORT)
+    arguments = ["--checkpoint", str(checkpoint), "--against", "", "--n", "2", "--jobs", "1", "--plot"]
     result = CliRunner().invoke(app, [*arguments, "--val", str(val_dir), "--out", str(out)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "PESQ" in result.output
@@ -315,9 +398,18 @@ def test_from_the_command_line(val_dir, checkpoint, tmp_path, monkeypatch):
     assert record["environment"]["python"]
     assert "ovrl" not in record["metrics"]
     assert any("no DNSMOS figures" in note for note in record["notes"])
+    assert list(record["cost"]["systems"]) == ["tiny"]
+    assert 0.0 < record["cost"]["systems"]["tiny"]["share_of_core"] < 1.0
     assert "| tiny |" in (out / "evaluation.md").read_text()
-    for name in ("by_snr.png", "by_kind.png", "worst.png"):
+    assert "% of a core" in (out / "evaluation.md").read_text()
+    for name in ("by_snr.png", "by_kind.png", "worst.png", "tradeoff.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     sounds = sorted(path.name for path in (out / "listening").glob("000_*/*.flac"))
     assert sounds == ["clean.flac", "noisy.flac", "tiny.flac"]
     assert sf.info(out / "listening" / "000_babble_-5dB" / "tiny.flac").samplerate == 48000
+
+    again = tmp_path / "again"
+    arguments = ["--replot", str(out / "evaluation.json"), "--out", str(again)]
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    assert [path.name for path in again.iterdir()] == ["tradeoff.png"]
+    assert (again / "tradeoff.png").read_bytes() == (out / "tradeoff.png").read_bytes()
