@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,6 +20,10 @@ def train(
     val_noise: Annotated[Path, typer.Option(help="Noise never trained on.")] = Path("../shared/data/val/noise"),
     cache: Annotated[Path, typer.Option(help="Where decoded sound is kept.")] = Path("cache"),
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    core: Annotated[
+        Literal["gru", "lstm", "sfm", "asfm"],
+        typer.Option(help="What recurs: gated layers, or state-frequency memories of fixed or adaptive frequencies."),
+    ] = "gru",
     model_config: Annotated[str, typer.Option(help="Fields of the model's configuration, as JSON.")] = "{}",
     batch: Annotated[int, typer.Option(min=1)] = 32,
     seconds: Annotated[float, typer.Option(help="Length of an item.")] = 2.0,
@@ -38,7 +42,8 @@ def train(
         config = TrainConfig(
             name=name, minutes=minutes, steps=steps, speech=str(speech), noise=str(noise),
             rooms=str(rooms) if rooms.is_dir() else "", val_speech=str(val_speech) if val_speech.is_dir() else "",
-            val_noise=str(val_noise), cache_dir=str(cache), runs_dir=str(runs), model_config=json.loads(model_config),
+            val_noise=str(val_noise), cache_dir=str(cache), runs_dir=str(runs),
+            model_config={"core": core, **json.loads(model_config)},
             mix=MixConfig(seconds=seconds), batch=batch, lr=lr, seed=seed, workers=workers, device=device,
         )  # fmt: skip
         run_training(config, resume=not fresh, report=lambda line: typer.echo(line))

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from streamproc.spec import ModelSpec, StateSpec
 
 from .base import StreamableModel
-from .layers import Gru, Linear
+from .cores import CoreKind, core_states, make_core, run_core
+from .layers import Linear
 
 _POWER_FLOOR = 1e-6
 """Added to bin powers before the logarithm: about -88 dBFS of noise, below every microphone."""
@@ -36,6 +37,10 @@ class GruDenoiserConfig:
         Width of the recurrent core.
     n_layers : int
         Recurrent layers, each with its own state.
+    core : {"gru", "lstm", "sfm", "asfm"}
+        What recurs: gated layers, or state-frequency memories of fixed and of adaptive (accumulated) frequencies.
+    n_states, n_frequencies : int
+        Size of a state-frequency memory. One such layer of 54 x 4 has as many parameters as two GRU layers.
     """
 
     sample_rate: int = 48_000
@@ -48,13 +53,16 @@ class GruDenoiserConfig:
     n_taps: int = 3
     hidden: int = 192
     n_layers: int = 2
+    core: CoreKind = "gru"
+    n_states: int = 54
+    n_frequencies: int = 4
 
 
 class GruDenoiser(StreamableModel):
-    """Gated recurrent mask and filter estimator.
+    """Recurrent mask and filter estimator, gated unless its configuration says otherwise.
 
     Log powers (absolute, so that they are right from the first frame: there is no running normaliser) and the
-    phase advance of every low bin against the frame before go through a linear layer and residual GRU layers.
+    phase advance of every low bin against the frame before go through a linear layer and residual recurrent layers.
     Out come a gain per low bin and per high band, and for the low bins a complex multi-frame filter [1]_ that
     starts as the identity [2]_. Everything multiplies the input, so digital silence stays digital silence.
 
@@ -75,6 +83,23 @@ class GruDenoiser(StreamableModel):
     def __init__(self, config: GruDenoiserConfig | None = None) -> None:
         super().__init__()
         self.config = cfg = config or GruDenoiserConfig()
+        pool, spread = band_matrices(cfg)
+        self.register_buffer("pool", torch.as_tensor(pool, dtype=torch.float32), persistent=False)
+        self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.float32), persistent=False)
+        n_features = cfg.n_low + cfg.n_bands + 2 * cfg.n_low
+        self.register_buffer("feature_mean", torch.zeros(n_features))
+        self.register_buffer("feature_scale", torch.ones(n_features))
+        self.encode = Linear(n_features, cfg.hidden)
+        self.core = nn.ModuleList(
+            make_core(cfg.core, cfg.hidden, cfg.n_states, cfg.n_frequencies) for _ in range(cfg.n_layers)
+        )
+        self.gains = Linear(cfg.hidden, cfg.n_low + cfg.n_bands)
+        self.taps = Linear(cfg.hidden, cfg.n_taps * 2 * cfg.n_low)
+        nn.init.constant_(self.gains.bias, 1.0)
+        nn.init.zeros_(self.taps.weight)
+        nn.init.zeros_(self.taps.bias)
+        with torch.no_grad():
+            self.taps.bias[: cfg.n_low] = 1.0  # the real part of the newest tap: the filter starts as the identity
         self.spec = ModelSpec(
             name="denoise",
             version="0.1.0",
@@ -87,42 +112,28 @@ class GruDenoiser(StreamableModel):
             weights_licence="MIT",
             states=(
                 StateSpec("past", (cfg.n_taps - 1, 2, cfg.n_low)),
-                *(StateSpec(f"gru{layer + 1}", (cfg.hidden,)) for layer in range(cfg.n_layers)),
+                *core_states(cfg.core, self.core),
             ),
             description="Causal speech denoiser: recurrent gains and a short complex filter.",
         )
-        pool, spread = band_matrices(cfg)
-        self.register_buffer("pool", torch.as_tensor(pool, dtype=torch.float32), persistent=False)
-        self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.float32), persistent=False)
-        n_features = cfg.n_low + cfg.n_bands + 2 * cfg.n_low
-        self.register_buffer("feature_mean", torch.zeros(n_features))
-        self.register_buffer("feature_scale", torch.ones(n_features))
-        self.encode = Linear(n_features, cfg.hidden)
-        self.core = nn.ModuleList(Gru(cfg.hidden, cfg.hidden) for _ in range(cfg.n_layers))
-        self.gains = Linear(cfg.hidden, cfg.n_low + cfg.n_bands)
-        self.taps = Linear(cfg.hidden, cfg.n_taps * 2 * cfg.n_low)
-        nn.init.constant_(self.gains.bias, 1.0)
-        nn.init.zeros_(self.taps.weight)
-        nn.init.zeros_(self.taps.bias)
-        with torch.no_grad():
-            self.taps.bias[: cfg.n_low] = 1.0  # the real part of the newest tap: the filter starts as the identity
 
     def sequence(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """See `StreamableModel.sequence`; states are ``past, gru1, gru2, ...``."""
+        """See `StreamableModel.sequence`; states are ``past, gru1, gru2, ...``, or those of another core."""
         n_low = self.config.n_low
-        past, *hidden_states = states
+        past, *carried = states
         spectra = frames.transpose(-1, -2)  # [channels, steps, 2, bins]: everything below runs along bins
         low = torch.cat([past, spectra[..., :n_low]], dim=1)
         turned = _times_j(low)
         features = (self.features(spectra, low, turned) - self.feature_mean) * self.feature_scale
         x = torch.relu(self.encode(features))
-        next_hidden = []
-        for gru, state in zip(self.core, hidden_states, strict=True):
-            y, last = gru(x, state.unsqueeze(0))
-            next_hidden.append(last.squeeze(0))
+        n_states = len(carried) // len(self.core)
+        next_carried: list[Tensor] = []
+        for index, layer in enumerate(self.core):
+            y, *after = run_core(layer, x, carried[index * n_states : (index + 1) * n_states])
+            next_carried += after
             x = x + y
         out = self.shape(spectra, low, turned, self.taps(x), self.gains(x))
-        return out, low[:, -(self.config.n_taps - 1) :], *next_hidden
+        return out, low[:, -(self.config.n_taps - 1) :], *next_carried
 
     def features(self, spectra: Tensor, low: Tensor, turned: Tensor) -> Tensor:
         """Unscaled features [channels, steps, n_features].
