@@ -51,6 +51,8 @@ class StepForward(nn.Module):
     def __init__(self, module: StepModule) -> None:
         super().__init__()
         self.module = module
+        # Exporters leave a module in the mode they found it in, its parts included: dropout must stay off.
+        self.train(module.training)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run one step."""
