@@ -26,12 +26,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from streamproc.errors import ConfigError
 from streamproc.spec import StateSpec
@@ -148,16 +149,16 @@ class SfmCell(StreamingModule):
         """
         memory, output, *clock = states
         pre = self.from_input(frames.transpose(0, 1))
-        parts = memory.permute(1, 2, 0, 3)  # [2, K, channels, D]: the frequencies are the batch of the products
+        by_frequency = memory.permute(1, 2, 0, 3)  # [2, K, channels, D]: the frequencies are the batch of the products
         arguments = (
-            self.layout, self.kind, clock[0] if clock else None, pre, parts[0], parts[1], output,
+            self.layout, self.kind, clock[0] if clock else None, pre, by_frequency, output,
             self.from_output.weight, self.from_amplitude, self.output_bias, self.turn,
         )  # fmt: skip
         if torch.is_grad_enabled() and not torch.jit.is_tracing():
-            z, re, im = _Loop.apply(*arguments)
+            z, after = _Loop.apply(*arguments)
         else:
-            z, re, im = _run(*arguments)
-        next_memory = torch.stack([re, im]).permute(2, 0, 1, 3)
+            z, after = _run(*arguments)
+        next_memory = after.permute(2, 0, 1, 3)
         next_clock = [time + frames.shape[1] for time in clock]
         return z.transpose(0, 1), next_memory, z[-1], *next_clock
 
@@ -208,149 +209,215 @@ class _Layout:
         return rows.reshape(rows.shape[0], self.k, self.m).transpose(0, 1)
 
 
-class _Step(NamedTuple):
-    """One step, with all that its gradient needs. Shapes: [channels, ...] and [K, channels, ...]."""
-
-    gates: Tensor
-    modulation: Tensor
-    turn: tuple[Tensor, Tensor]
-    re: Tensor
-    im: Tensor
-    amplitude: Tensor
-    opened: Tensor
-    content: Tensor
-    z: Tensor
-
-
-def _tanh(x: Tensor) -> Tensor:
-    """Hyperbolic tangent through the logistic function, which torch computes nine times faster on a CPU."""
-    return 2.0 * torch.sigmoid(2.0 * x) - 1.0
-
-
-def _step(
-    layout: _Layout, kind: SfmKind, time: Tensor | None, pre: Tensor, re: Tensor, im: Tensor, z: Tensor,
-    from_output: Tensor, from_amplitude: Tensor, output_bias: Tensor, turn: Tensor,
-) -> _Step:  # fmt: skip
-    """Run the equations of the module once; `pre` [channels, G] holds what the gates get from the input."""
-    pre = torch.addmm(pre, z, from_output.t())
-    gates = torch.sigmoid(pre[:, layout.sigmoids])
-    modulation = _tanh(pre[:, layout.modulation])
-    state_forget = gates[:, layout.state_forget]
-    frequency_forget = gates[:, layout.frequency_forget].t().unsqueeze(-1)
-    new = gates[:, layout.input_gate] * modulation
-    if layout.adaptive:
-        w = pre[:, layout.frequency]
-        if time is not None:
-            w = w * time
-        angle = w.t().unsqueeze(-1)
-        cos, sin = torch.cos(angle), torch.sin(angle)
-    else:
-        cos, sin = turn[0], turn[1]
-    kept_re, kept_im = state_forget * re, state_forget * im
-    if kind == "literal":
-        re = torch.addcmul(kept_re * frequency_forget, new, cos)
-        im = torch.addcmul(kept_im * frequency_forget, new, sin)
-    else:
-        f_cos, f_sin = frequency_forget * cos, frequency_forget * sin
-        re = torch.addcmul(torch.addcmul(new, kept_re, f_cos), kept_im, f_sin)
-        im = kept_im * f_cos - kept_re * f_sin
-    amplitude = torch.sqrt(torch.addcmul(re * re + EPS, im, im))
-    both = torch.bmm(amplitude, from_amplitude)
-    content = _tanh(both[..., : layout.m] + output_bias)
-    opened = torch.sigmoid(both[..., layout.m :] + layout.by_frequency(pre[:, layout.output_gates]))
-    return _Step(gates, modulation, (cos, sin), re, im, amplitude, opened, content, (opened * content).sum(0))
-
-
 def _run(
-    layout: _Layout, kind: SfmKind, clock: Tensor | None, pre: Tensor, re: Tensor, im: Tensor, z: Tensor,
-    *weights: Tensor, keep: list[_Step] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Run all steps of `pre` [steps, channels, G]; return every z and the memory after the last one."""
+    layout: _Layout, kind: SfmKind, clock: Tensor | None, pre: Tensor, memory: Tensor, z: Tensor,
+    from_output: Tensor, from_amplitude: Tensor, output_bias: Tensor, turn: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Run the equations of the module over all steps.
+
+    Parameters
+    ----------
+    layout, kind
+    clock : [channels, 1], optional
+        Of the literal cell.
+    pre : [steps, channels, G]
+        What the gates get from the input.
+    memory : [2, K, channels, D]
+    z : [channels, M]
+    from_output, from_amplitude, output_bias, turn
+        As in the cell.
+
+    Returns
+    -------
+    z : [steps, channels, M]
+    memory : [2, K, channels, D]
+    """
+    re, im = memory[0], memory[1]
     outputs = []
     for t in range(pre.shape[0]):
-        time = None if clock is None else clock + (t + 1)
-        done = _step(layout, kind, time, pre[t], re, im, z, *weights)
-        re, im, z = done.re, done.im, done.z
+        rows = torch.addmm(pre[t], z, from_output.t())
+        gates = torch.sigmoid(rows[:, layout.sigmoids])
+        state_forget = gates[:, layout.state_forget]
+        frequency_forget = gates[:, layout.frequency_forget].t().unsqueeze(-1)
+        new = gates[:, layout.input_gate] * torch.tanh(rows[:, layout.modulation])
+        if layout.adaptive:
+            w = rows[:, layout.frequency]
+            angle = (w if clock is None else w * (clock + (t + 1))).t().unsqueeze(-1)
+            cos, sin = torch.cos(angle), torch.sin(angle)
+        else:
+            cos, sin = turn[0], turn[1]
+        kept_re, kept_im = state_forget * re, state_forget * im
+        if kind == "literal":
+            re = kept_re * frequency_forget + new * cos
+            im = kept_im * frequency_forget + new * sin
+        else:
+            f_cos, f_sin = frequency_forget * cos, frequency_forget * sin
+            re = new + kept_re * f_cos + kept_im * f_sin
+            im = kept_im * f_cos - kept_re * f_sin
+        amplitude = torch.sqrt(re * re + im * im + EPS)
+        both = torch.bmm(amplitude, from_amplitude)
+        content = torch.tanh(both[..., : layout.m] + output_bias)
+        opened = torch.sigmoid(both[..., layout.m :] + layout.by_frequency(rows[:, layout.output_gates]))
+        z = (opened * content).sum(0)
         outputs.append(z)
-        if keep is not None:
-            keep.append(done)
-    return torch.stack(outputs), re, im
+    return torch.stack(outputs), torch.stack([re, im])
 
 
 class _Loop(torch.autograd.Function):
-    """`_run` with its gradient written out, so that each weight is met once per sequence and not once per step."""
+    """`_run` for training: the same equations with their gradient written out.
+
+    Small tensors spend more time in being made than in arithmetic. So room for every step is made at once, and so are
+    the views of it; each operation of a step writes into its place; and every weight is met once per sequence, before
+    the loop or after it, and not once per step.
+    """
 
     @staticmethod
     def forward(ctx: Any, layout: _Layout, kind: SfmKind, clock: Tensor | None, *tensors: Tensor) -> Any:
-        """Run, and keep every step."""
-        ctx.layout, ctx.kind, ctx.clock = layout, kind, clock
-        ctx.steps = []
-        z, re, im = _run(layout, kind, clock, *tensors, keep=ctx.steps)
-        ctx.save_for_backward(*tensors)
-        # Copies: a result that is kept here as well would keep itself alive, and with it every step of the sequence.
-        return z, re.clone(), im.clone()
+        """Run, and keep what the way back needs."""
+        pre, memory, z, from_output, from_amplitude, output_bias, turn = tensors
+        (n_steps, n_channels, _), (k, d, _), m = pre.shape, from_amplitude.shape, layout.m
+        literal = kind == "literal"
+        rows = pre.clone()
+        memories = pre.new_empty(n_steps + 1, 2, k, n_channels, d)
+        memories[0] = memory
+        kept = torch.empty_like(memories[1:])
+        outputs = pre.new_empty(n_steps + 1, n_channels, m)
+        outputs[0] = z
+        # A column of ones beside the amplitudes brings the bias of the content into the product.
+        amplitudes = pre.new_ones(n_steps, k, n_channels, d + 1)
+        weight = torch.cat([from_amplitude, functional.pad(output_bias, (0, m))], 1)
+        both = pre.new_empty(n_steps, k, n_channels, 2 * m)
+        turns = pre.new_empty(n_steps, 2, k, n_channels, 1) if layout.adaptive else None
+        forgets = pre.new_empty(n_steps, 2, k, n_channels, 1)
+
+        gates = _Views(layout, rows, both)
+        res, ims = memories[:, 0].unbind(0), memories[:, 1].unbind(0)
+        kept_res, kept_ims = kept[:, 0].unbind(0), kept[:, 1].unbind(0)
+        memory_list, kept_list, output_list, both_list, row_list, amplitude_list, room_list = (
+            values.unbind(0) for values in (memories, kept, outputs, both, rows, amplitudes, amplitudes[..., :d])
+        )
+        to_rows = from_output.t()
+        eps = pre.new_tensor(EPS)
+        new = pre.new_empty(n_channels, d)
+        square, product = pre.new_empty(k, n_channels, d), pre.new_empty(k, n_channels, m)
+        for t in range(n_steps):
+            row_list[t].addmm_(output_list[t], to_rows)
+            gates.sigmoids[t].sigmoid_()
+            gates.modulation[t].tanh_()
+            torch.mul(gates.input_gate[t], gates.modulation[t], out=new)
+            if turns is not None:
+                w = gates.frequency[t] if clock is None else gates.frequency[t] * (clock + (t + 1)).t().unsqueeze(-1)
+                torch.cos(w, out=turns[t, 0])
+                torch.sin(w, out=turns[t, 1])
+                turn = turns[t]
+            torch.mul(memory_list[t], gates.state_forget[t], out=kept_list[t])
+            if literal:
+                torch.mul(kept_list[t], gates.frequency_forget[t], out=memory_list[t + 1])
+                memory_list[t + 1].addcmul_(turn, new)
+            else:
+                torch.mul(turn, gates.frequency_forget[t], out=forgets[t])
+                f_cos, f_sin = forgets[t].unbind(0)
+                torch.mul(kept_list[t], f_cos, out=memory_list[t + 1])
+                res[t + 1].addcmul_(kept_ims[t], f_sin).add_(new)
+                ims[t + 1].addcmul_(kept_res[t], f_sin, value=-1.0)
+            torch.addcmul(eps, res[t + 1], res[t + 1], out=square)
+            torch.sqrt(square.addcmul_(ims[t + 1], ims[t + 1]), out=room_list[t])
+            torch.bmm(amplitude_list[t], weight, out=both_list[t])
+            # tanh as 2 sigmoid(2 x) - 1: torch has the logistic function as vector code, and it is nine times faster.
+            gates.content[t].mul_(2.0)
+            gates.opened[t].add_(gates.output_gates[t])
+            both_list[t].sigmoid_()
+            gates.content[t].mul_(2.0).sub_(1.0)
+            torch.sum(torch.mul(gates.opened[t], gates.content[t], out=product), 0, out=output_list[t + 1])
+        ctx.layout, ctx.literal, ctx.clock = layout, literal, clock
+        ctx.save_for_backward(
+            from_output, from_amplitude, turn, rows, memories, kept, outputs, amplitudes, both, turns, forgets
+        )
+        return outputs[1:].clone(), memories[-1].clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_z: Tensor, d_re: Tensor, d_im: Tensor) -> Any:
+    def backward(ctx: Any, grad_z: Tensor, grad_memory: Tensor) -> Any:
         """Go back through time; return gradients of `pre`, the states and the weights."""
-        layout, steps, literal = ctx.layout, ctx.steps, ctx.kind == "literal"
-        pre, re0, im0, z0, from_output, from_amplitude, _, _ = ctx.saved_tensors
-        n_steps, n_channels, _ = pre.shape
-        (k, d, _), m = from_amplitude.shape, layout.m
-        d_pre = torch.empty_like(pre)
-        d_both = pre.new_empty(k, n_steps, n_channels, 2 * m)
-        amplitudes = pre.new_empty(k, n_steps, n_channels, d)
-        to_amplitude = from_amplitude.transpose(1, 2)
-        d_z = torch.zeros_like(z0)
+        layout, literal, clock = ctx.layout, ctx.literal, ctx.clock
+        (
+            from_output, from_amplitude, turn, rows, memories, kept, outputs, amplitudes, both, turns, forgets,
+        ) = ctx.saved_tensors  # fmt: skip
+        (n_steps, n_channels, _), (k, d, _), m = rows.shape, from_amplitude.shape, layout.m
+        d_rows, d_both = torch.empty_like(rows), torch.empty_like(both)
+        gates, d_gates = _Views(layout, rows, both), _Views(layout, d_rows, d_both)
+        memory_list, kept_list, row_list, both_list, room_list = (
+            values.unbind(0) for values in (memories, kept, d_rows, d_both, amplitudes[..., :d])
+        )
+        kept_res, kept_ims = kept[:, 0].unbind(0), kept[:, 1].unbind(0)
+        to_amplitude = from_amplitude.transpose(1, 2).contiguous()
+        d_memory = grad_memory.clone()
+        d_re, d_im = d_memory.unbind(0)
+        d_z = torch.zeros_like(outputs[0])
+        scaled = rows.new_empty(k, n_channels, d)
+        wide, d_kept = torch.empty_like(d_memory), torch.empty_like(d_memory)
+        d_kept_re, d_kept_im = d_kept.unbind(0)
+        part = rows.new_empty(k, n_channels, m)
+        d_new = rows.new_empty(n_channels, d)
         for t in range(n_steps - 1, -1, -1):
-            done = steps[t]
-            before_re, before_im = (steps[t - 1].re, steps[t - 1].im) if t else (re0, im0)
-            rows = d_pre[t]
-            state_forget = done.gates[:, layout.state_forget]
-            frequency_forget = done.gates[:, layout.frequency_forget].t().unsqueeze(-1)
-            input_gate = done.gates[:, layout.input_gate]
-            (cos, sin) = done.turn
-
-            d_z = d_z + grad_z[t]
-            step_both = d_both[:, t]
-            d_content, d_opened = step_both.split(m, -1)
-            torch.ops.aten.tanh_backward.grad_input(done.opened * d_z, done.content, grad_input=d_content)
-            torch.ops.aten.sigmoid_backward.grad_input(done.content * d_z, done.opened, grad_input=d_opened)
-            layout.by_frequency(rows[:, layout.output_gates]).copy_(d_opened)
-            amplitudes[:, t] = done.amplitude
-
-            scaled = torch.bmm(step_both, to_amplitude) / done.amplitude
-            d_re = torch.addcmul(d_re, scaled, done.re)
-            d_im = torch.addcmul(d_im, scaled, done.im)
-            kept_re, kept_im = state_forget * before_re, state_forget * before_im
+            d_z += grad_z[t]
+            torch.mul(gates.opened[t], d_z, out=part)
+            torch.ops.aten.tanh_backward.grad_input(part, gates.content[t], grad_input=d_gates.content[t])
+            torch.mul(gates.content[t], d_z, out=part)
+            torch.ops.aten.sigmoid_backward.grad_input(part, gates.opened[t], grad_input=d_gates.opened[t])
+            d_gates.output_gates[t].copy_(d_gates.opened[t])
+            torch.bmm(both_list[t], to_amplitude, out=scaled)
+            d_memory.addcmul_(scaled.div_(room_list[t]), memory_list[t + 1])
+            if turns is not None:
+                turn = turns[t]
             if literal:
-                new = input_gate * done.modulation
-                d_new = torch.addcmul(d_re * cos, d_im, sin).sum(0)
-                d_angle = ((d_im * cos - d_re * sin) * new).sum(-1)
-                d_frequency_forget = torch.addcmul(d_re * kept_re, d_im, kept_im).sum(-1)
-                d_kept_re, d_kept_im = d_re * frequency_forget, d_im * frequency_forget
+                forget = gates.frequency_forget[t]
+                new = gates.input_gate[t] * gates.modulation[t]
+                torch.sum(torch.mul(d_memory, turn, out=wide), (0, 1), out=d_new)
+                d_angle = ((d_im * turn[0] - d_re * turn[1]) * new).sum(-1, keepdim=True)
+                d_gates.frequency_forget[t].copy_(torch.mul(d_memory, kept_list[t], out=wide).sum((0, 3)).unsqueeze(-1))
+                torch.mul(d_memory, forget, out=d_kept)
             else:
-                d_new = d_re.sum(0)
-                d_f_cos = torch.addcmul(d_re * kept_re, d_im, kept_im).sum(-1)
-                d_f_sin = (d_re * kept_im - d_im * kept_re).sum(-1)
-                flat_cos, flat_sin = cos.squeeze(-1), sin.squeeze(-1)
-                d_frequency_forget = d_f_cos * flat_cos + d_f_sin * flat_sin
-                d_angle = (d_f_sin * flat_cos - d_f_cos * flat_sin) * frequency_forget.squeeze(-1)
-                f_cos, f_sin = frequency_forget * cos, frequency_forget * sin
-                d_kept_re = d_re * f_cos - d_im * f_sin
-                d_kept_im = torch.addcmul(d_im * f_cos, d_re, f_sin)
-            d_state_forget = torch.addcmul(d_kept_re * before_re, d_kept_im, before_im).sum(0)
-            d_re, d_im = d_kept_re * state_forget, d_kept_im * state_forget
-
-            d_gates = torch.cat([d_state_forget, d_new * done.modulation, d_frequency_forget.t()], 1)
-            rows[:, layout.sigmoids] = torch.ops.aten.sigmoid_backward(d_gates, done.gates)
-            rows[:, layout.modulation] = torch.ops.aten.tanh_backward(d_new * input_gate, done.modulation)
+                f_cos, f_sin = forgets[t].unbind(0)
+                torch.sum(d_re, 0, out=d_new)
+                d_f_cos = torch.mul(d_memory, kept_list[t], out=wide).sum((0, 3)).unsqueeze(-1)
+                torch.mul(d_re, kept_ims[t], out=scaled)
+                d_f_sin = scaled.addcmul_(d_im, kept_res[t], value=-1.0).sum(-1, keepdim=True)
+                torch.addcmul(d_f_cos * turn[0], d_f_sin, turn[1], out=d_gates.frequency_forget[t])
+                torch.mul(d_memory, f_cos, out=d_kept)
+                d_kept_re.addcmul_(d_im, f_sin, value=-1.0)
+                d_kept_im.addcmul_(d_re, f_sin)
+                if layout.adaptive:
+                    d_angle = (d_f_sin * turn[0] - d_f_cos * turn[1]) * gates.frequency_forget[t]
+            torch.sum(torch.mul(d_kept, memory_list[t], out=wide), (0, 1), out=d_gates.state_forget[t])
+            torch.mul(d_kept, gates.state_forget[t], out=d_memory)
+            torch.mul(d_new, gates.modulation[t], out=d_gates.input_gate[t])
+            torch.ops.aten.sigmoid_backward.grad_input(
+                d_gates.sigmoids[t], gates.sigmoids[t], grad_input=d_gates.sigmoids[t]
+            )
+            d_new *= gates.input_gate[t]
+            torch.ops.aten.tanh_backward.grad_input(d_new, gates.modulation[t], grad_input=d_gates.modulation[t])
             if layout.adaptive:
-                rows[:, layout.frequency] = d_angle.t() if ctx.clock is None else d_angle.t() * (ctx.clock + (t + 1))
-            d_z = rows @ from_output
-        outputs = torch.stack([z0, *(done.z for done in steps[:-1])])
-        d_from_output = d_pre.flatten(0, 1).t() @ outputs.flatten(0, 1)
-        d_from_amplitude = torch.bmm(amplitudes.flatten(1, 2).transpose(1, 2), d_both.flatten(1, 2))
-        d_output_bias = d_both[..., :m].sum((1, 2)).unsqueeze(1)
-        return None, None, None, d_pre, d_re, d_im, d_z, d_from_output, d_from_amplitude, d_output_bias, None
+                times = 1.0 if clock is None else (clock + (t + 1)).t().unsqueeze(-1)
+                d_gates.frequency[t].copy_(d_angle * times)
+            torch.mm(row_list[t], from_output, out=d_z)
+        d_from_output = d_rows.flatten(0, 1).t() @ outputs[:-1].flatten(0, 1)
+        by_frequency = amplitudes.transpose(0, 1).flatten(1, 2), d_both.transpose(0, 1).flatten(1, 2)
+        d_weight = torch.bmm(by_frequency[0].transpose(1, 2), by_frequency[1])
+        d_weight, d_bias = d_weight[:, :d], d_weight[:, d:, :m]
+        return None, None, None, d_rows, d_memory, d_z, d_from_output, d_weight, d_bias, None
+
+
+class _Views:
+    """Parts of all steps, each as a list with one view per step; made once, because a view costs as much as a sum."""
+
+    def __init__(self, layout: _Layout, rows: Tensor, both: Tensor) -> None:
+        self.sigmoids = rows[..., layout.sigmoids].unbind(0)
+        self.state_forget = rows[..., layout.state_forget].unbind(0)
+        self.input_gate = rows[..., layout.input_gate].unbind(0)
+        self.frequency_forget = rows[..., layout.frequency_forget].transpose(1, 2).unsqueeze(-1).unbind(0)
+        self.modulation = rows[..., layout.modulation].unbind(0)
+        output_gates = rows[..., layout.output_gates].unflatten(-1, (layout.k, layout.m))
+        self.output_gates = output_gates.transpose(1, 2).unbind(0)
+        self.frequency = rows[..., layout.frequency].transpose(1, 2).unsqueeze(-1).unbind(0)
+        self.content, self.opened = both[..., : layout.m].unbind(0), both[..., layout.m :].unbind(0)
