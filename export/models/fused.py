@@ -1,10 +1,10 @@
 """Training small recurrent layers on one core, several times faster than `torch.nn.RNN` and `torch.nn.GRU` do it.
 
-Layers of tens of units spend their time in moving memory, in the overhead of many small operations at every step, and in
-adding up the gradient of the recurrent weights there. Here sequences are the last axis, so that every gate of a step is
-one contiguous block; state, input and a one for the biases form one matrix, so that a step is one product;
-the gradient of all weights is one product over all steps, after the way back through time; and several networks (seeds
-of one experiment) share every operation. The arithmetic is float32, the weights are those of the torch layer, and the
+Layers of tens of units spend their time in moving memory, in the overhead of many small operations at every step, and
+in adding up the gradient of the recurrent weights there. Here sequences are the last axis, so that every gate of a step
+is one contiguous block; state, input and a one for the biases form one matrix, so that a step is one product; the
+gradient of all weights is one product over all steps, after the way back through time; and several networks (seeds of
+one experiment) share every operation. The arithmetic is float32, the weights are those of the torch layer, and the
 results differ from its own by rounding only.
 """
 

@@ -44,7 +44,7 @@ class SampleDenoiserConfig:
     cell: Literal["rnn", "gru"] = "gru"
     hidden: int = 30
     sample_rate: int = 48_000
-    hop: int = 64
+    hop: int = 32
     full_scale: float = 0.5
 
     def __post_init__(self) -> None:

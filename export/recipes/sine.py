@@ -77,18 +77,20 @@ class Plan:
 
 
 PLANS = {
-    "RNN": Plan("rnn", False, 300, 500),
-    "bidirectional RNN": Plan("rnn", True, 300, 500),
-    "bidirectional GRU": Plan("gru", True, 200, 500),
+    "RNN": Plan("rnn", False, 300, 250),
+    "bidirectional RNN": Plan("rnn", True, 300, 250),
+    "bidirectional GRU": Plan("gru", True, 200, 250),
     "causal GRU, long": Plan("gru", False, 2000, 32, 2e-2, long=True),
     "causal GRU, long, 5% missing": Plan("gru", False, 2000, 32, 2e-2, long=True, missing=0.05),
-    "bidirectional GRU, long": Plan("gru", True, 3000, 32, 2e-2, long=True),
-    "RNN near identity": Plan("rnn", False, 300, 500, near_identity=True),
-    "bidirectional GRU near identity": Plan("gru", True, 200, 500, near_identity=True),
+    "bidirectional GRU, long": Plan("gru", True, 2500, 32, 2e-2, long=True),
+    "RNN near identity": Plan("rnn", False, 300, 250, near_identity=True),
+    "bidirectional GRU near identity": Plan("gru", True, 200, 250, near_identity=True),
     "RNN, full batch": Plan("rnn", False, 300, N_TRAIN),
-    "bidirectional GRU, full batch": Plan("gru", True, 200, N_TRAIN),
 }
 """Every training of the recipe, by name."""
+
+FIRST_SEED = ("bidirectional GRU near identity", "RNN, full batch")
+"""What is only there to compare with, and is trained from the first seed alone."""
 
 DOCUMENT = {"RNN": 0.0611, "bidirectional RNN": 0.0507, "bidirectional GRU": 0.0362}
 """Test L1 that the document reports, after 300, 300 and 200 iterations."""
@@ -313,9 +315,11 @@ def run(job: RecipeJob) -> RecipeReport:
         row("causal GRU, long, 5% missing", "(d) causal GRU, long, 5% of targets missing, test L1"),
         Row("(d) the same over that with all targets, ratio of medians", ratio, target=1.05),
         row("RNN near identity", f"started near the identity: {counted('RNN')}"),
-        row("bidirectional GRU near identity", f"started near the identity: {counted('bidirectional GRU')}"),
+        row(
+            "bidirectional GRU near identity",
+            f"started near the identity: {counted('bidirectional GRU')}, seed {job.seeds[0]}",
+        ),
         row("RNN, full batch", f"{counted('RNN, full batch')}, seed {job.seeds[0]}"),
-        row("bidirectional GRU, full batch", f"{counted('bidirectional GRU, full batch')}, seed {job.seeds[0]}"),
         Row(f"causal GRU, exported, a tone of {stream['seconds']:g} s as a file, L1", stream["l1"]),
         Row("least possible causal error, L1", float(np.mean(bounds["causal"]))),
         Row("least possible error from the whole sequence, L1", float(np.mean(bounds["whole"]))),
@@ -344,7 +348,7 @@ class Sizes:
     @classmethod
     def quick(cls) -> Sizes:
         """Return a size for a run of seconds."""
-        return cls(200, 100, 0.04)
+        return cls(200, 100, 0.02)
 
     def shorten(self, plan: Plan) -> Plan:
         """Return a plan cut to this size."""
@@ -358,12 +362,9 @@ def _weights(name: str, seed: int) -> str:
 
 
 def _train_part(job: RecipeJob, sizes: Sizes, name: str) -> Any:
-    """Train one plan from all seeds, unless it is done: for each its figures, learning curve and weights.
-
-    What takes the full batch is there to compare and is trained from the first seed only.
-    """
+    """Train one plan from all seeds, unless it is done: for each its figures, learning curve and weights."""
     plan = sizes.shorten(PLANS[name])
-    seeds = job.seeds[:1] if name.endswith("full batch") else job.seeds
+    seeds = job.seeds[:1] if name in FIRST_SEED else job.seeds
     files = [_weights(name, seed) for seed in seeds]
 
     def compute() -> list[dict[str, Any]]:
@@ -576,8 +577,8 @@ def _notes(stream: dict[str, float]) -> list[str]:
         "The document's optimiser lines were lost; Adam at 1e-2 is assumed. Its dropout does nothing on a single layer "
         "in torch and is left out. Every seed has its own data, weights and order.",
         f"An iteration of (a) takes {PLANS['RNN'].batch} of the {N_TRAIN} training sequences, drawn without "
-        "replacement, where the document takes all: a sixteenth of the computing. The rows with all of them, of one "
-        "seed, show what that changes.",
+        "replacement, where the document takes all: a thirty-second of the computing. The RNN with all of them, from "
+        "one seed, shows what that changes.",
         "(d) The plain L1 is NaN from the first iteration on, so that nothing shows how the training goes; that the "
         "weights survive is owed to torch, whose gradient of |NaN| is 0. The plain MSE destroys all weights at once.",
         f"The exported network carries its state through {stream['seconds']:g} s of {stream['hz']:g} Hz, although it "
