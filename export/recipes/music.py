@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -94,12 +95,15 @@ def run(job: RecipeJob) -> RecipeReport:
     rates, search_s = search(job, rolls[names[0]], cells, plan)
     figures: dict[str, dict[str, list[float]]] = {name: {what: [] for what in cells} for name in names}
     train_s = 0.0
+    skipped = 0
     for seed in job.seeds:
-        for name in names:
-            for what, config in cells.items():
-                result = trained(job, name, rolls[name], what, config, replace(plan, lr=rates[what]), seed)
-                figures[name][what].append(result["test"])
-                train_s += result["cpu_s"]
+        # The literal cell last: it is there to be compared, and takes as long as the others.
+        for name, what in sorted(product(names, cells), key=lambda pair: pair[1] == "A-SFM, literal"):
+            result = trained(job, name, rolls[name], what, cells[what], replace(plan, lr=rates[what]), seed)
+            figures[name][what].append(result["test"])
+            train_s += result["cpu_s"]
+            if what == "A-SFM, literal":
+                skipped += int(result["skipped"])
     first = job.seeds[0]
     for what in SPECTRAL[:2]:
         model = load_checkpoint(job.path(weights(names[0], what, first)))
@@ -137,8 +141,10 @@ def run(job: RecipeJob) -> RecipeReport:
             f"Seeds: {len(job.seeds)}. "
             + ("Every figure is that of a single run." if len(job.seeds) == 1 else "Medians."),
             "The literal adaptive cell trains on pieces of at most "
-            f"{plan.longest} steps and is tested on whole songs, where its clock goes on beyond what it has seen; it "
-            "is not exported.",
+            f"{plan.longest} steps and is tested on whole songs, where its clock goes on beyond what it has seen. Its "
+            f"gradient is multiplied by the clock at every step back: {skipped} of "
+            f"{plan.updates * len(names) * len(job.seeds)} updates had none that was finite and were left out. It is "
+            "not exported.",
         ],
     )
 
@@ -201,7 +207,7 @@ def train(
         ),
     )
     began = time.process_time()
-    best, best_at, kept = -math.inf, 0, model.state_dict()
+    best, best_at, kept, skipped = -math.inf, 0, model.state_dict(), 0
     states: tuple[Tensor, ...] = ()
     for update, chunk in enumerate(_endless(rolls.train, plan, rng), start=1):
         states = _states(model, chunk, states)
@@ -210,8 +216,11 @@ def train(
         loss = -log_likelihoods(logits, chunk).mean()
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
-        optimiser.step()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
+        if math.isfinite(norm):
+            optimiser.step()
+        else:
+            skipped += 1  # the literal cell's gradient grows by its clock at every step back
         schedule.step()
         if update % plan.every == 0 or update == plan.updates:
             valid = evaluate(model, rolls.valid)
@@ -226,6 +235,7 @@ def train(
         "test": evaluate(model, rolls.test),
         "valid": best,
         "best_at": best_at,
+        "skipped": skipped,
         "n_parameters": sum(p.numel() for p in model.parameters()),
         "cpu_s": time.process_time() - began,
     }
