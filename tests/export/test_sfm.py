@@ -138,62 +138,52 @@ def test_the_future_and_other_channels_change_nothing(kind: str) -> None:
     assert not torch.equal(cell(x)[0][0, 12], cell(changed)[0][0, 12])
 
 
-def drift(n_steps: int) -> tuple[float, float]:
-    """Hold what one step wrote with the forget gates fully open: the hardest case, because nothing is forgotten.
+def drift(n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Run a memory that forgets nothing, the hardest case: whatever rounding does to it stays.
 
-    Return the amplitude that was written, and the largest relative change of it at any frequency in the end.
+    Gates are saturated: forget gates open, and the input gate open exactly where x is 1, which is now and then. So S_t
+    of the document's recurrence is a sum over the writes, known in float64. Return the amplitudes found and expected
+    at the end, and the change of amplitude while nothing is written, over the last half.
     """
-    grid = [2 * np.pi * k / 7 for k in range(1, 8)]
-    cell = SfmCell(1, 3, 7, 1, frequencies=grid).requires_grad_(False)
+    cell = SfmCell(1, 1, 7, 1, frequencies=[2 * np.pi * k / 7 for k in range(1, 8)]).requires_grad_(False)
     cell.from_input.weight.zero_()
     cell.from_output.weight.zero_()
     layout = cell.layout
     cell.from_input.bias[layout.state_forget] = 40.0
     cell.from_input.bias[layout.frequency_forget] = 40.0
     cell.from_input.weight[layout.input_gate] = 80.0
-    cell.from_input.bias[layout.input_gate] = -40.0  # an input of 1 writes, an input of 0 writes nothing
+    cell.from_input.bias[layout.input_gate] = -40.0
     cell.from_input.bias[layout.modulation] = 1.0
+    writes = np.random.default_rng(0).choice(n_steps // 2, 20, replace=False)
     x = torch.zeros(1, n_steps, 1)
-    x[0, 0] = 1.0
-    states = cell.init_state(1)
-    first = None
-    for block in x.split(1000, 1):
+    x[0, writes] = 1.0
+    states: tuple[torch.Tensor, ...] = cell.init_state(1)
+    half = np.empty(0)
+    for number, block in enumerate(x.split(n_steps // 10, 1), start=1):
         _, *next_states = cell.sequence(block, *states)
         states = tuple(next_states)
-        first = cell.amplitude(*states) if first is None else first
-    change = cell.amplitude(*states) / first - 1.0
-    return float(first.min()), float(change.abs().max())
+        if number == 5:
+            half = cell.amplitude(*states).numpy().ravel()
+    found = cell.amplitude(*states).numpy().ravel()
+    cos, sin = cell.turn.double().numpy().reshape(2, 7)
+    # The clock of the equations: every write with the phase of its time. Their frequencies, in float64.
+    waves = np.exp(1j * np.arctan2(sin, cos)[:, None] * (writes + 1.0)[None])
+    expected = np.sqrt(np.abs(np.tanh(1.0) * waves.sum(1)) ** 2 + EPS)
+    return found, expected, found / half - 1.0
 
 
 def test_what_is_held_neither_grows_nor_shrinks() -> None:
-    held, change = drift(20_000)
-    assert held == pytest.approx(np.tanh(1.0), rel=1e-3)
-    assert change < 1e-4
+    found, expected, change = drift(20_000)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert np.abs(change).max() < 5e-5
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_what_is_held_for_a_million_steps_neither_grows_nor_shrinks() -> None:
-    _, change = drift(1_000_000)
-    assert change < 1e-3
-
-
-@pytest.mark.slow
-def test_a_million_steps_of_input_end_where_the_equations_end() -> None:
-    """Float32 beside the document's own recurrence in float64, with its clock, over ordinary gates."""
-    cell = make_cell("fixed").requires_grad_(False)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((1_000_000, N)).astype(np.float32)
-    states: tuple[torch.Tensor, ...] = cell.init_state(1)
-    pieces = []
-    for block in torch.from_numpy(x)[None].split(1000, 1):
-        z, *next_states = cell.sequence(block, *states)
-        states = tuple(next_states)
-        pieces.append(z[0].numpy())
-    _, expected = loop_from_the_equations(cell, x)
-    error = np.abs(np.concatenate(pieces) - expected).max(1)
-    early, late = error[:10_000].max(), error[-10_000:].max()
-    assert late < 1e-4
-    assert late < 5 * early
+    found, expected, change = drift(1_000_000)
+    np.testing.assert_allclose(found, expected, rtol=2e-3)
+    assert np.abs(change).max() < 1e-3
 
 
 def test_the_rotation_is_a_rotation() -> None:
