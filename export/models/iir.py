@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from streamproc.dsp.state_space import StateSpace, block_matrices, delay_chain, evaluate, normal_form, powers_of_two
 from streamproc.errors import ConfigError
@@ -255,7 +256,7 @@ class TanhFilter(StreamableModel):
 
 
 class LearnedSections(nn.Module):
-    """Second-order sections that stay stable whatever their parameters are.
+    """A gain and second-order sections that stay stable, and of minimum phase, whatever their parameters are.
 
     Parameters
     ----------
@@ -263,36 +264,43 @@ class LearnedSections(nn.Module):
 
     Notes
     -----
-    ``a2 = tanh(p)`` and ``a1 = (1 + a2) tanh(q)`` reach every point of the stability triangle, and no other. It
-    starts as the identity with poles and zeros on top of each other, spread over the logarithm of frequency.
+    ``a2 = tanh(p)`` and ``a1 = (1 + a2) tanh(q)`` reach every point of the stability triangle, and no other; the zeros
+    likewise. So a step of the optimiser moves a pole near the unit circle by a part of its distance from it. Sections
+    start as the identity, with zeros on their poles, spread over the logarithm of frequency.
     """
 
     def __init__(self, n_sections: int) -> None:
         super().__init__()
         angle = torch.pi * torch.logspace(-2.3, -0.3, n_sections) if n_sections else torch.zeros(0)
         radius = torch.exp(-0.7 * angle)
-        a1, a2 = -2 * radius * torch.cos(angle), radius**2
-        self.p = nn.Parameter(torch.atanh(a2))
-        self.q = nn.Parameter(torch.atanh(a1 / (1 + a2)))
-        self.b = nn.Parameter(torch.stack([torch.ones_like(a1), a1, a2], 1))
+        start = torch.stack([torch.atanh(radius**2), torch.atanh(-2 * radius * torch.cos(angle) / (1 + radius**2))])
+        self.poles, self.zeros = nn.Parameter(start), nn.Parameter(start.clone())
+        self.log_gain = nn.Parameter(torch.zeros(()))
 
-    def denominators(self) -> Tensor:
-        """Return ``[n_sections, 3]``: 1, a1, a2."""
-        a2 = torch.tanh(self.p)
-        return torch.stack([torch.ones_like(a2), (1 + a2) * torch.tanh(self.q), a2], 1)
+    def coefficients(self) -> tuple[Tensor, Tensor]:
+        """Return numerators and denominators, ``[n_sections, 3]`` each, without the gain."""
+        second = torch.tanh(torch.stack([self.zeros[0], self.poles[0]]))
+        first = (1 + second) * torch.tanh(torch.stack([self.zeros[1], self.poles[1]]))
+        both = torch.stack([torch.ones_like(second), first, second], 2)
+        return both[0], both[1]
 
     def sections(self) -> npt.NDArray[np.float64]:
-        """Return the sections as `scipy.signal` has them, ``[n_sections, 6]``."""
-        return torch.cat([self.b, self.denominators()], 1).detach().double().numpy()
+        """Return the sections as `scipy.signal` has them, ``[n_sections, 6]``, the gain in the first."""
+        sections = torch.cat(self.coefficients(), 1).detach().double().numpy()
+        sections[0, :3] *= float(self.log_gain.detach().exp())
+        return sections
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter whole signals [channels, frames] at once, differentiably: a product of spectra.
 
-        What rings on for longer than the signal is wrapped around, in the padding of as many zeros.
+        What rings on for longer than the signal is wrapped around, behind padding of as many zeros.
         """
+        if not self.poles.numel():
+            return x * self.log_gain.exp()
         n = 2 * x.shape[-1]
+        numerators, denominators = self.coefficients()
         # The response on the grid of the transform, from the transforms of three coefficients each.
-        response = (torch.fft.rfft(self.b, n) / torch.fft.rfft(self.denominators(), n)).prod(0)
+        response = (torch.fft.rfft(numerators, n) / torch.fft.rfft(denominators, n)).prod(0) * self.log_gain.exp()
         return torch.fft.irfft(torch.fft.rfft(x, n) * response, n)[..., : x.shape[-1]]
 
 
@@ -320,8 +328,8 @@ class PedalModelConfig:
 class PedalModel(StreamableModel):
     """Filter, GRU, filter: an amplifier, a distortion pedal or a loudspeaker, learned from a dry and a wet recording.
 
-    The linear parts are cascades of learned second-order sections. The GRU, which sees one sample at a time and adds to
-    it, has what is not linear to do [1]_.
+    The linear parts are cascades of learned second-order sections. The GRU, which sees one sample at a time, has what
+    is not linear to do [1]_, beside a straight path with a gain of its own.
 
     Parameters
     ----------
@@ -361,6 +369,7 @@ class PedalModel(StreamableModel):
         if cfg.hidden:
             self.gru = nn.GRU(1, cfg.hidden, batch_first=True)
             self.head = nn.Linear(cfg.hidden, 1)
+            self.straight = nn.Parameter(torch.ones(()))
         self.blocks = nn.ModuleDict(
             {
                 name: BlockFilter(2 * n, cfg.hop, "float64")
@@ -376,12 +385,31 @@ class PedalModel(StreamableModel):
         for name, block in self.blocks.items():
             block.design(normal_form(getattr(self, name).sections()))
 
-    def train_sequence(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Return the output for whole signals [channels, frames] from silence, differentiable in every parameter."""
-        y = self.before(x) if self.config.n_before else x
+    @torch.no_grad()
+    def calibrate(self, frames: Tensor, wet: Tensor | None = None) -> None:
+        """Set the gains: the GRU sees a power of one, what comes out has that of `wet` (of the input unless given)."""
+        power, target = frames.square().mean(), (frames if wet is None else wet).square().mean()
+        if not (power > 0 and target > 0):
+            raise ConfigError("the recordings to learn from are silent")
+        self.before.log_gain.fill_(-0.5 * float(power.log()))
+        self.after.log_gain.fill_(0.5 * float(target.log()))
+        self.settle()
+
+    def train_sequence(self, x: Tensor, chunk: int = 128, warm_up: int = 64) -> Tensor:
+        """Return the output for whole signals [channels, frames] from silence, differentiable in every parameter.
+
+        The GRU runs on overlapping chunks of the signal at once, each from the zero state and not counted for its first
+        `warm_up` samples: a loop over ``chunk + warm_up`` samples instead of all. What it learns to remember is
+        therefore short, and the filters are there for the rest.
+        """
+        y = self.before(x)
         if self.config.hidden:
-            y = y + self.head(self.gru(y.unsqueeze(-1))[0]).squeeze(-1)
-        return self.after(y) if self.config.n_after else y
+            padded = functional.pad(y, (warm_up, -y.shape[-1] % chunk))
+            chunks = padded.unfold(-1, warm_up + chunk, chunk)
+            h, _ = self.gru(chunks.flatten(0, 1).unsqueeze(-1))
+            bent = self.head(h[:, warm_up:]).reshape(y.shape[0], -1)[:, : y.shape[-1]]
+            y = self.straight * y + bent
+        return self.after(y)
 
     def sequence(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """See `StreamingModule.sequence`: frames [channels, steps, hop]."""
@@ -389,14 +417,14 @@ class PedalModel(StreamableModel):
         y, carried = self._filter("before", frames, carried)
         if self.config.hidden:
             h, last = self.gru(y.flatten(1).unsqueeze(-1), carried["gru"].unsqueeze(0))
-            y = y + self.head(h).reshape(y.shape)
+            y = self.straight * y + self.head(h).reshape(y.shape)
             carried["gru"] = last.squeeze(0)
         y, carried = self._filter("after", y, carried)
         return y, *carried.values()
 
     def _filter(self, name: str, frames: Tensor, carried: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         if name not in self.blocks:
-            return frames, carried
+            return frames * getattr(self, name).log_gain.exp(), carried
         state, results = carried[name], []
         for frame in frames.unbind(1):
             y, state = self.blocks[name](frame, state)

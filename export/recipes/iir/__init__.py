@@ -70,8 +70,8 @@ def _construct(job: RecipeJob, rows: list[Row], tables: list[Table], notes: list
     document_db = 20 * np.log10(training.IMPULSE)
     at_document = {name: float(np.interp(document_db, levels, np.log10(found[name]))) for name in found}
     rows += [
-        Row("tanh delay chain, the document's impulse: error / peak", 10 ** at_document["tanh"]),
-        Row("linear delay chain, 3 units: error / peak", 10 ** at_document["linear"], target=PROMISED),
+        Row("document's filter, tanh: error / peak", 10 ** at_document["tanh"]),
+        Row("document's filter, linear, 3 units: error / peak", 10 ** at_document["linear"], target=PROMISED),
     ]
     job.export(TanhFilter.from_coefficients([1.0], training.document_filter(quality)).eval(), "tanh-filter")
 
@@ -86,7 +86,7 @@ def _construct(job: RecipeJob, rows: list[Row], tables: list[Table], notes: list
     n_double = sum(result["state"] == "float64" for result in results)
     rows.append(
         Row(
-            f"{len(results)} exported designs, {seconds} s at 48 kHz: largest error / peak",
+            f"{len(results)} designs, {seconds} s, worst: error / peak",
             max(errors),
             target=PROMISED,
         )
@@ -100,7 +100,7 @@ def _construct(job: RecipeJob, rows: list[Row], tables: list[Table], notes: list
     hard = [
         job.part(
             f"hard {design}",
-            lambda design=design: accuracy.measure(design, seconds, (None, "float32", "float64")),
+            lambda design=design: accuracy.measure(design, seconds, both=True),
             config,
         )
         for design in accuracy.hard_designs(job.quick)
@@ -114,7 +114,7 @@ def _construct(job: RecipeJob, rows: list[Row], tables: list[Table], notes: list
     )
     rows.append(
         Row(
-            "cut-offs down to 0.0001, state as chosen: largest error / peak",
+            "cut-offs down to 0.0001, worst: error / peak",
             max(result["chosen"] for result in hard),
             digits=7,
         )
@@ -141,7 +141,7 @@ def _speed(job: RecipeJob, rows: list[Row], tables: list[Table], notes: list[str
         tables.append(Table(f"Order {order}, us of CPU for one block of one channel", ("block", *cost), tuple(lines)))
     rows += [
         Row(
-            f"{name}, cost of a block / sosfilt, worst block",
+            f"{name}: cost / sosfilt, worst block",
             ratio,
             target=None if name == "TorchScript" else COST_LIMIT,
             digits=2,
@@ -180,7 +180,7 @@ def _train(job: RecipeJob, rows: list[Row], notes: list[str]) -> Path:
     config = training.FitConfig(stages=8, steps=60) if job.quick else training.FitConfig()
 
     def fit(quality: float, seed: int) -> dict[str, Any]:
-        began, cpu = time.monotonic(), time.thread_time()
+        began = time.thread_time()
         watched: list[tuple[float, float]] = []
 
         def watch(memory: float, modes: training.Modes) -> None:
@@ -190,8 +190,7 @@ def _train(job: RecipeJob, rows: list[Row], notes: list[str]) -> Path:
         modes = training.fit_modes(responses[quality], seed, config, watch)
         return {
             "error": watched[-1][1],
-            "seconds": time.monotonic() - began,
-            "cpu": time.thread_time() - cpu,
+            "cpu_s": time.thread_time() - began,
             "watched": watched,
             "modes": [modes.angle.tolist(), modes.radius.tolist(), (modes.output / training.IMPULSE).tolist()],
         }
@@ -203,29 +202,48 @@ def _train(job: RecipeJob, rows: list[Row], notes: list[str]) -> Path:
         for quality, seed in pairs
     }
     for quality in QUALITIES:
-        for method, name in (("adam", "Adam as in the document"), ("random directions", "random directions")):
+        for method, name in (("adam", "document's Adam"), ("random directions", "random directions")):
             each = [error for error, (q, _) in zip(theirs[method], pairs, strict=True) if q == quality]
-            rows.append(Row.median(f"Q = {quality}, {name}: error of the response", each))
+            rows.append(Row.median(f"Q {quality}, {name}: response error", each))
         each = [result["error"] for (q, _), result in ours.items() if q == quality]
         rows.append(
             Row(
-                f"Q = {quality}, ours, worst seed: error of the response",
+                f"Q {quality}, ours, worst seed: response error",
                 max(each),
                 target=TARGETS[quality],
                 each=tuple(each),
                 digits=5,
             )
         )
-    total_s = sum(result["seconds"] for result in ours.values())
-    cpu_s = sum(result["cpu"] for result in ours.values())
-    rows.append(Row(f"ours, {len(pairs)} runs, one core: seconds", total_s, target=FIT_LIMIT_S, digits=0))
+    measured, clean = training.noisy_body()
+    body = training.FitConfig(n_modes=training.N_BODY_MODES, stages=config.stages, steps=config.steps)
+
+    def fit_body(seed: int) -> float:
+        return training.relative_error(training.fit_modes(measured, seed, body).response(len(clean)), clean)
+
+    each = [
+        job.part(f"fit body seed {seed}", lambda seed=seed: fit_body(seed), training.fit_key(body))
+        for seed in job.seeds
+    ]
+    rows.append(
+        Row(
+            "4 resonances in noise, worst seed: response error",
+            max(each),
+            each=tuple(each),
+            digits=5,
+        )
+    )
+    cpu_s = sum(result["cpu_s"] for result in ours.values())
+    rows.append(Row(f"ours, all {len(pairs)} runs: seconds of one core", cpu_s, target=FIT_LIMIT_S, digits=0))
     notes.append(
         f"Training: error is the root of error energy over target energy, of the 0.6 s response. All methods start at "
-        f"random. Ours took {cpu_s:.0f} s of CPU for the {len(pairs)} runs; it is Adam too, on a linear network of two "
-        f"hidden units and an output layer, with the memory of the loss growing from {config.shortest:g} samples on "
-        f"(`export/recipes/iir/training.py` says why that makes the difference). The target is linear, which the "
+        f"random, and every figure is of the last network, not of the best on the way. Ours is Adam too, on a linear "
+        f"network of two hidden units and an output layer, with the memory of the loss growing from "
+        f"{config.shortest:g} samples on (`export/recipes/iir/training.py` says why that makes the difference); its "
+        f"time is CPU time, because the machine is shared. The target is linear, which the "
         f"document's tanh network can only approach. Its random directions are called but not shown in the document: "
-        f"ours are the plain method with its arguments."
+        f"ours are the plain method with its arguments. The response in noise is of four resonances (180 to 2200 Hz, "
+        f"Q 0.995 to 0.9995) at 40 dB, compared with the one without noise, learned with {training.N_BODY_MODES} modes, of which the spare ones fade."
     )
     with job.figure("training.png", 1, 2, figsize=(9, 3.5), sharey=True) as (_, axes):
         for quality, ax in zip(QUALITIES, axes, strict=True):
@@ -262,10 +280,10 @@ def _train(job: RecipeJob, rows: list[Row], notes: list[str]) -> Path:
     )
     onnx, _ = job.export(trained.eval(), "trained-filter")
     pulse = (training.IMPULSE * np.eye(1, training.N_FRAMES)).astype(np.float32)
-    heard = np.concatenate(list(accuracy.run_model(load_model(onnx), iter([pulse]))), axis=1)[0]
+    heard = np.concatenate(list(accuracy.run_model(load_model(onnx), [pulse])), axis=1)[0]
     rows.append(
         Row(
-            f"Q = {quality}, the exported file in the runtime: error of the response",
+            f"Q {quality}, exported file: response error",
             training.relative_error(heard, responses[quality]),
             target=TARGETS[quality],
             digits=5,
@@ -305,12 +323,10 @@ def _pedal(job: RecipeJob, rows: list[Row], notes: list[str]) -> Path:
 
         found[name] = job.part(f"pedal {name}", train, {**asdict(config), **asdict(plan)}, files=[weights])
     onnx, _ = job.export(load_checkpoint(job.path("weights/pedal-filters-and-GRU.pt")), "pedal")
-    heard = np.concatenate(list(accuracy.run_model(load_model(onnx), iter([dry]))), axis=1)
+    heard = np.concatenate(list(accuracy.run_model(load_model(onnx), [dry])), axis=1)
     for name, result in found.items():
-        rows.append(Row(f"pedal, {name} ({result['n']} parameters): error-to-signal ratio", result["esr"], digits=5))
-    rows.append(
-        Row("pedal, the exported file in the runtime: error-to-signal ratio", pedal.ratio(heard, wet), digits=5)
-    )
+        rows.append(Row(f"pedal, {name} ({result['n']} parameters): ESR", result["esr"], digits=5))
+    rows.append(Row("pedal, exported file in the runtime: ESR", pedal.ratio(heard, wet), digits=5))
     notes.append(
         f"Pedal: two filters, a tanh with bias and 24 dB of gain, three filters, all simulated at 48 kHz; "
         f"{plan.train_s:g} s of plucked strings to learn from, {plan.test_s:g} s of others to test on, no "

@@ -17,7 +17,7 @@ from ...models.iir import PedalModel, PedalModelConfig
 from ..metrics import error_to_signal_ratio
 
 SAMPLE_RATE = 48_000
-WARM_UP = 512
+WARM_UP = 1024
 """Samples at the start of a segment that are not counted: its past is missing there."""
 
 
@@ -88,10 +88,10 @@ class PedalTraining:
 
     train_s: float = 60.0
     test_s: float = 10.0
-    frames: int = 256
-    batch: int = 64
-    steps: int = 500
-    lr: float = 1e-2
+    frames: int = 3072
+    batch: int = 8
+    steps: int = 1200
+    lr: float = 3e-2
     final_lr: float = 1e-4
 
 
@@ -109,6 +109,7 @@ def train_pedal(
     model = PedalModel(config)
     dry = plucked_strings(training.train_s, seed=1000 + seed)
     wet = pedal(dry)
+    model.calibrate(torch.from_numpy(dry), torch.from_numpy(wet))
     rng = np.random.default_rng(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=training.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps, training.final_lr)
