@@ -22,6 +22,7 @@ SHIPPED = {
     "denoise": "GruDenoiser",
     "sine": "SampleDenoiser",
     "sine-bidirectional": "BidirectionalSampleDenoiser",
+    "pedal": "PedalModel",
 }
 """Name on the command line to model class of `export.models`."""
 
