@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 
@@ -50,7 +51,9 @@ def export_onnx(module: StepModule, path: Path, n_steps: int = N_STEPS) -> dict[
 
     def write(partial: Path) -> None:
         _trace(module, partial)
-        save_onnx(onnx.load(partial), partial, metadata_text(module))
+        graph = onnx.load(partial)
+        fold_known_sizes(graph)
+        save_onnx(graph, partial, metadata_text(module))
 
     return write_proven(module, path, write, n_steps)
 
@@ -76,3 +79,31 @@ def _trace(module: StepModule, path: Path) -> None:
             opset_version=OPSET,
             dynamo=False,
         )
+
+
+def fold_known_sizes(model: onnx.ModelProto) -> int:
+    """Replace sizes that a graph asks for at every step, although they never change, by constants; return how many.
+
+    Notes
+    -----
+    Whatever Python computes from ``tensor.shape`` is traced as operators, also for axes other than the channels, and
+    onnxruntime folds the shape of a tensor all at once or not at all. Each of them, and of those that work on the
+    result, costs a few tenths of a microsecond at every step.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    axes = {value.name: value.type.tensor_type.shape.dim for value in (*inferred.value_info, *inferred.input)}
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    folded = 0
+    for node in model.graph.node:
+        shape, index = (made_by.get(name) for name in node.input[:2]) if node.op_type == "Gather" else (None, None)
+        if shape is None or shape.op_type != "Shape" or shape.attribute or shape.input[0] not in axes:
+            continue
+        if index is None or index.op_type != "Constant":
+            continue
+        which = onnx.numpy_helper.to_array(index.attribute[0].t)
+        axis = axes[shape.input[0]][int(which)] if which.ndim == 0 else None
+        if axis is not None and axis.HasField("dim_value"):
+            size = onnx.numpy_helper.from_array(np.array(axis.dim_value, np.int64))
+            node.CopyFrom(onnx.helper.make_node("Constant", [], node.output, node.name, value=size))
+            folded += 1
+    return folded

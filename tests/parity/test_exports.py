@@ -23,6 +23,7 @@ from export.to_torchscript import export_torchscript
 from export.verify import ParityError, Reference, compare, require_parity
 from export.waveform import FactoredDft, WaveformModel
 from streamproc.backends.loader import load_model
+from streamproc.backends.onnx import open_session
 from streamproc.errors import ConfigError, GoldenMismatch, ModelFileError
 from streamproc.model import FrameModel, SpectrumFrames, WaveformFrames
 from streamproc.reblock import Reblock
@@ -59,6 +60,39 @@ def test_every_form_computes_the_same(name: str, kind: str, tmp_path: Path) -> N
         assert comparison.n_steps == (16 if "golden" in what else 512)
         assert all(tensor.scale > 0 for tensor in comparison.tensors.values()), "all zero proves nothing"
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_sizes_that_never_change_are_not_asked_for_at_every_step() -> None:
+    """The number of channels is; a graph with either known beforehand computes the same."""
+    graph = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 18]>
+        sizes (float[channels, 3, 4] x) => (float[channels, 3, 4] y, int64 n_channels)
+        {
+            first = Constant <value: tensor = int64 {0}> ()
+            second = Constant <value: tensor = int64 {1}> ()
+            shape = Shape (x)
+            n_channels = Gather (shape, first)
+            rows = Gather (shape, second)
+            scale = Cast <to: int = 1> (rows)
+            y = Mul (x, scale)
+        }
+    """)
+    assert to_onnx.fold_known_sizes(graph) == 1
+    assert [node.op_type for node in graph.graph.node].count("Gather") == 1
+    x = np.ones((2, 3, 4), np.float32)
+    y, n_channels = open_session(graph.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_array_equal(y, 3 * x)
+    assert n_channels == 2
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_an_exported_step_asks_for_the_number_of_channels_at_most(name: str, tmp_path: Path) -> None:
+    export_onnx(MODULES[name]().eval(), tmp_path / "model.onnx")
+    nodes = onnx.load(tmp_path / "model.onnx").graph.node
+    made_by = {output: node for node in nodes for output in node.output}
+    asked = [node for node in nodes if node.op_type == "Gather" and made_by[node.input[0]].op_type == "Shape"]
+    axes = [int(numpy_helper.to_array(made_by[node.input[1]].attribute[0].t)) for node in asked]
+    assert not any(axes), "channels are the first axis"
 
 
 def test_the_comparison_starts_from_a_state_that_is_not_zero() -> None:
