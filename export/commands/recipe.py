@@ -27,17 +27,25 @@ def recipe(
     ] = True,
     data: Annotated[Path | None, typer.Option(help="Folder of data, for recipes that read any.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Begin no part after this time; go on later.")] = None,
+    docs: Annotated[
+        Path | None, typer.Option(help="Page that takes the report between <!-- report: NAME --> and <!-- /report -->.")
+    ] = None,
 ) -> None:
     """Run a recipe: data, training, figures, a table beside the published numbers, and an exported model."""
+    from streamproc.errors import ConfigError
+
     from ..recipes import find_recipe
 
     found = find_recipe(name)
+    if docs and quick:
+        raise ConfigError("a quick run has no figures for a page: leave out --quick or --docs")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the libraries below load
     import torch
     from rich.console import Console
 
     from ..memory import keep_freed_memory
     from ..recipes.job import RecipeJob
+    from ..recipes.report import insert_report
     from ..train import environment
 
     keep_freed_memory()
@@ -54,3 +62,5 @@ def recipe(
         Console() if sys.stdout.isatty() else Console(width=120),
     )
     job.finish(run(job), shlex.join(["python", "-m", "export", *sys.argv[1:]]), environment())
+    if docs:
+        insert_report((job.out / "report.md").read_text(), name, docs)

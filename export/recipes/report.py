@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from streamproc.atomic import replacing
+from streamproc.errors import ConfigError
 from streamproc.text import clock
 
 from ..tables import Table
@@ -174,6 +175,24 @@ def write_report(report: RecipeReport, record: RunRecord, out: Path) -> None:
     ):
         with replacing(out / name) as path:
             path.write_text(text)
+
+
+def insert_report(markdown: str, name: str, docs: Path) -> None:
+    """Put a report into a page, in the place of the one between ``<!-- report: NAME -->`` and ``<!-- /report -->``.
+
+    Raises
+    ------
+    ConfigError
+        If the page is missing or has no such place; it is left as it was.
+    """
+    opening, closing = f"<!-- report: {name} -->\n", "<!-- /report -->"
+    text = docs.read_text() if docs.is_file() else ""
+    before, found, rest = text.partition(opening)
+    _, end, after = rest.partition(closing)
+    if not found or not end:
+        raise ConfigError(f"{docs}: has no place for the report between {opening.strip()} and {closing}")
+    with replacing(docs) as path:
+        path.write_text(f"{before}{opening}\n{markdown}\n{closing}{after}")
 
 
 def finite(value: Any) -> Any:

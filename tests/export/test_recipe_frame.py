@@ -29,7 +29,7 @@ from export.recipes.metrics import (
     mean_bias_error,
     mean_squared_error,
 )
-from export.recipes.report import RecipeReport, Row
+from export.recipes.report import RecipeReport, Row, insert_report
 from export.tables import Table
 from streamproc.errors import ConfigError
 
@@ -247,6 +247,29 @@ def test_the_command_runs_a_recipe_with_its_options(demo: Callable[..., None], t
         assert result.exit_code == 0, result.output
         assert (len(seen[-1].seeds), seen[-1].quick, seen[-1].out) == (n_seeds, quick, tmp_path)
     assert "report.md" in result.output
+
+
+def test_a_report_takes_its_own_place_in_a_page_and_no_other(tmp_path: Path) -> None:
+    page = tmp_path / "recipes.md"
+    page.write_text(
+        "a\n<!-- report: iir -->\nkept\n<!-- /report -->\nb\n<!-- report: sine -->\nold\n<!-- /report -->\nc\n"
+    )
+    for _ in range(2):
+        insert_report("new figures\n", "sine", page)
+    text = page.read_text()
+    assert text.count("new figures") == 1
+    assert "old" not in text
+    assert "kept" in text
+    assert text.endswith("<!-- /report -->\nc\n")
+    with pytest.raises(ConfigError, match=r"no place for the report between <!-- report: music -->"):
+        insert_report("new", "music", page)
+    assert page.read_text() == text
+
+
+def test_a_quick_run_does_not_go_into_a_page(tmp_path: Path) -> None:
+    result = CliRunner().invoke(make_app(), ["recipe", "sine", "--quick", "--docs", str(tmp_path / "page.md")])
+    assert isinstance(result.exception, ConfigError)
+    assert not list(tmp_path.iterdir())
 
 
 # --- metrics --------------------------------------------------------------------------------------------------------
