@@ -101,7 +101,8 @@ def fold_known_sizes(model: onnx.ModelProto) -> int:
         if index is None or index.op_type != "Constant":
             continue
         which = onnx.numpy_helper.to_array(index.attribute[0].t)
-        axis = axes[shape.input[0]][int(which)] if which.ndim == 0 else None
+        known = axes[shape.input[0]]  # empty where inference did not even find the number of axes
+        axis = known[int(which)] if which.ndim == 0 and -len(known) <= int(which) < len(known) else None
         if axis is not None and axis.HasField("dim_value"):
             size = onnx.numpy_helper.from_array(np.array(axis.dim_value, np.int64))
             node.CopyFrom(onnx.helper.make_node("Constant", [], node.output, node.name, value=size))
