@@ -90,7 +90,7 @@ class PedalTraining:
     test_s: float = 10.0
     frames: int = 3072
     batch: int = 8
-    steps: int = 1200
+    steps: int = 800
     lr: float = 3e-2
     final_lr: float = 1e-4
 

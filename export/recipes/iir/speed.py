@@ -21,7 +21,7 @@ from ...to_torchscript import export_torchscript
 
 BLOCKS = (32, 64, 128, 256, 512, 1024)
 SAMPLE_RATE = 48_000
-_PARITY_STEPS = 500
+_PARITY_STEPS = 32
 
 Call = Callable[[], object]
 
