@@ -102,19 +102,24 @@ def plot_tradeoff(record: Mapping[str, Any], path: Path) -> None:
     points = tradeoff_points(record)
     metrics = [metric for metric in MAIN if metric.key in record["metrics"]]
     longest_ms = max(point.latency_ms for point in points)
+    shares = [100 * point.share_of_core for point in points]
+    middle = np.sqrt(min(shares) * max(shares))
     colours = ScalarMappable(Normalize(0.0, 1.1 * longest_ms), "viridis_r")
     figure = Figure(figsize=(5.2 * len(metrics), 4.2), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(metrics)))
     for axes, metric in zip(panels, metrics, strict=True):
         for point in points:
+            if metric.key not in point.quality:
+                continue
             mean, low, high, _ = point.quality[metric.key]
             colour = colours.to_rgba(point.latency_ms)
             share = 100 * point.share_of_core
             axes.errorbar(share, mean, [[mean - low], [high - mean]], color=colour, alpha=0.35, zorder=1)
             axes.scatter(share, mean, 90, color=colour, edgecolor="black", linewidth=0.7, zorder=2)
+            left = share <= middle  # the text points outwards, where nobody else is
             axes.annotate(
-                f"{point.name}, {point.latency_ms:.0f} ms", (share, mean), xytext=(7, 5), textcoords="offset points",
-                fontsize="small", parse_math=False,
+                f"{point.name}, {point.latency_ms:.3g} ms", (share, mean), xytext=(-8 if left else 8, 6),
+                textcoords="offset points", ha="right" if left else "left", fontsize="small", parse_math=False,
             )  # fmt: skip
         untouched = record["summary"].get(NOISY.name, {}).get(metric.key)
         if untouched:
@@ -126,10 +131,11 @@ def plot_tradeoff(record: Mapping[str, Any], path: Path) -> None:
         axes.set(
             title=f"{metric.label} {metric.unit}".strip(),
             xscale="log",
-            xlabel="% of one core (median, hot); left is cheaper",
+            xlabel="% of one core (hot median)",
         )
-        axes.margins(x=0.35, y=0.15)
+        axes.margins(x=0.6, y=0.15)
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
         axes.grid(alpha=0.3)
     figure.colorbar(colours, ax=list(panels), label="frame latency in ms")
     with replacing(path) as temporary:
