@@ -69,7 +69,7 @@ def _hop_table(label: str, rows: Sequence[Row], width: int, reference: str) -> T
     columns = [f"{kind} {percentile}" if percentile == "p50" else percentile
                for kind in ("hot", "paced") for percentile in percentiles]  # fmt: skip
     explanation = f"a hop of {_ms(rows[0].audio_us)}, in µs; x: ratio to {reference}"
-    table = _table(label, explanation, [*columns, "x hot p50", "x paced p99"])
+    table = _table(label, explanation, [*columns, "x hot", "x paced p99"])
     by_name = {row.name: row for row in rows}
     for row in rows:
         ratios = ("", "")
