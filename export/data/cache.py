@@ -53,6 +53,8 @@ class SoundCache:
         RMS over the 20 ms pieces within 30 dB of the loud ones, for a clip scaled as stored (full scale = 1): the
         level of the sound without its pauses.
     speaker, category, source : list of str, one per clip
+    broken : list of str
+        Files that could not be decoded and were left out, where that was allowed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,6 +67,7 @@ class SoundCache:
         self.speaker: list[str] = meta["speaker"]
         self.category: list[str] = meta["category"]
         self.source: list[str] = meta["source"]
+        self.broken: list[str] = meta.get("broken", [])
         self.samples: npt.NDArray[np.int16] = np.memmap(folder / "samples.i16", dtype=np.int16, mode="r")
 
     def __len__(self) -> int:
@@ -117,10 +120,27 @@ def open_cache(folder: Path | str, cache_dir: Path | str, sample_rate: int = 48_
         Rate in Hz of the cache; other rates are converted by soxr (VHQ).
     """
     folder = Path(folder)
-    clips = list_clips(folder)
-    target = Path(cache_dir) / f"{folder.parent.name}-{folder.name}-{_fingerprint(clips, sample_rate)}"
+    return open_clips(list_clips(folder), f"{folder.parent.name}-{folder.name}", cache_dir, sample_rate)
+
+
+def open_clips(
+    clips: Sequence[Clip], name: str, cache_dir: Path | str, sample_rate: int = 48_000, skip_broken: bool = False
+) -> SoundCache:
+    """Return the cache of these clips, decoding them first where it is missing or the files have changed.
+
+    Parameters
+    ----------
+    clips : sequence of Clip
+    name : str
+        First part of the name of the cache's folder; a mark of its content follows.
+    cache_dir, sample_rate
+        See `open_cache`.
+    skip_broken : bool
+        Leave files out that cannot be decoded; `SoundCache.broken` names them. False: they are an error.
+    """
+    target = Path(cache_dir) / f"{name}-{_fingerprint(clips, sample_rate, skip_broken)}"
     if not (target / "index.json").is_file():
-        _decode(clips, target, sample_rate)
+        _decode(clips, target, sample_rate, skip_broken)
     return SoundCache(target)
 
 
@@ -153,24 +173,27 @@ def _clip_of_file(folder: Path, path: Path) -> Clip:
     return Clip(path, 0, None, None, speaker=group, category=group if len(parts) > 1 else "", source=folder.name)
 
 
-def _fingerprint(clips: Sequence[Clip], sample_rate: int) -> str:
-    digest = hashlib.sha256(f"{FORMAT} {sample_rate}".encode())
+def _fingerprint(clips: Sequence[Clip], sample_rate: int, skip_broken: bool) -> str:
+    digest = hashlib.sha256(f"{FORMAT} {sample_rate}{' skip' if skip_broken else ''}".encode())
     stats = {path: os.stat(path) for path in {clip.path for clip in clips}}
     for clip in clips:
         stat = stats[clip.path]
         digest.update(f"{clip.path.name} {stat.st_size} {stat.st_mtime_ns} {clip.start} {clip.length}\n".encode())
+        if skip_broken:
+            digest.update(f"{clip.speaker} {clip.category} {clip.source}\n".encode())
     return digest.hexdigest()[:12]
 
 
-def _decode(clips: Sequence[Clip], target: Path, sample_rate: int) -> None:
+def _decode(clips: Sequence[Clip], target: Path, sample_rate: int, skip_broken: bool) -> None:
     """Decode, convert and write all clips; the index is renamed into place last, so half a cache is no cache."""
     target.mkdir(parents=True, exist_ok=True)
     columns: dict[str, list[Any]] = {
         name: [] for name in ("start", "length", "bandwidth_hz", "active_rms", "speaker", "category", "source")
     }
     position = 0
+    broken: list[str] | None = [] if skip_broken else None
     with (target / "samples.i16").open("wb") as out:
-        for clip, samples, stored_rate in _decoded(clips):
+        for clip, samples, stored_rate in _decoded(clips, broken):
             if stored_rate != sample_rate:
                 samples = soxr.resample(samples, stored_rate, sample_rate, quality="VHQ").astype(np.float32)
             peak = float(np.abs(samples).max(initial=0.0))
@@ -183,19 +206,28 @@ def _decode(clips: Sequence[Clip], target: Path, sample_rate: int) -> None:
                 columns[name].append(value)
             position += len(samples)
     if not position:
-        raise ValueError(f"every clip for {target.name} is silent or empty; nothing to train on")
+        unread = f", and {len(broken)} files cannot be decoded" if broken else ""
+        raise ValueError(f"every clip for {target.name} is silent or empty{unread}; nothing to train on")
     partial = target / "index.json.partial"
-    partial.write_text(json.dumps({"sample_rate": sample_rate, **columns}))
+    partial.write_text(json.dumps({"sample_rate": sample_rate, **columns, "broken": broken or []}))
     partial.replace(target / "index.json")
 
 
-def _decoded(clips: Sequence[Clip]) -> Iterator[tuple[Clip, npt.NDArray[np.float32], int]]:
-    """Yield every clip with its mono samples, decoding each file once."""
+def _decoded(
+    clips: Sequence[Clip], broken: list[str] | None = None
+) -> Iterator[tuple[Clip, npt.NDArray[np.float32], int]]:
+    """Yield every clip with its mono samples, decoding each file once; those that fail go into `broken` if given."""
     by_file: dict[Path, list[Clip]] = {}
     for clip in clips:
         by_file.setdefault(clip.path, []).append(clip)
     for path, members in by_file.items():
-        whole, stored_rate = sf.read(path, dtype="float32", always_2d=True)
+        try:
+            whole, stored_rate = sf.read(path, dtype="float32", always_2d=True)
+        except sf.SoundFileError:
+            if broken is None:
+                raise
+            broken.append(str(path))
+            continue
         mono = whole.mean(axis=1)
         for clip in members:
             # libsndfile decodes Opus at 48 kHz whatever the file was made from; the index knows the origin.

@@ -13,6 +13,7 @@ from streamproc.atomic import replacing
 from .base import OfflineModel, StreamableModel, StreamingModule, enhance, istft, stft
 from .denoiser import GruDenoiser, GruDenoiserConfig
 from .iir import IirFilter, PedalModel, PedalModelConfig, TanhFilter
+from .noize import NoizeNet, NoizeNetConfig
 from .note_predictor import NotePredictor, NotePredictorConfig
 from .sine import BidirectionalSampleDenoiser, SampleDenoiser, SampleDenoiserConfig
 from .wave_classifier import WaveClassifier, WaveClassifierConfig
@@ -22,6 +23,8 @@ __all__ = [
     "GruDenoiser",
     "GruDenoiserConfig",
     "IirFilter",
+    "NoizeNet",
+    "NoizeNetConfig",
     "NotePredictor",
     "NotePredictorConfig",
     "OfflineModel",
@@ -47,6 +50,7 @@ _MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "GruDenoiser": (GruDenoiser, GruDenoiserConfig),
     "SampleDenoiser": (SampleDenoiser, SampleDenoiserConfig),
     "BidirectionalSampleDenoiser": (BidirectionalSampleDenoiser, SampleDenoiserConfig),
+    "NoizeNet": (NoizeNet, NoizeNetConfig),
     "NotePredictor": (NotePredictor, NotePredictorConfig),
     "WaveClassifier": (WaveClassifier, WaveClassifierConfig),
     "PedalModel": (PedalModel, PedalModelConfig),

@@ -1,0 +1,288 @@
+"""The parts of the recipe: each is kept when it is done, so that an interrupted run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import torch
+
+from streamproc import load
+from streamproc.backends.loader import load_model
+from streamproc.plots import save_view
+
+from ...data.cache import open_cache
+from ...data.music import Split, open_music, split_music
+from ...data.validation import make_validation_set
+from ...evaluate.metrics import RATE, pesq_wb
+from ...models import NoizeNet, NoizeNetConfig, load_checkpoint, save_checkpoint
+from ...models.noize import LinearContinuation
+from ..job import DataMissing, RecipeJob
+from .concealing import (
+    Method,
+    ModelPredictor,
+    Playback,
+    classical_methods,
+    draw_misses,
+    heard_with_misses,
+    log_spectral_distance_db,
+)
+from .continuing import continue_music
+from .training import Hops, Recording, TrainingConfig, figures, predict_linearly, predict_with, read_hops, train
+
+MUSIC = Path("../shared/data/train/noise")
+VALIDATION = Path("../shared/data/val")
+WEIGHTS = "weights/noize.pt"
+LINEAR = "linear.npz"
+
+SHORT_ORDER = 16
+SHARES = (0.02, 0.05, 0.1, 0.2)
+SNRS_DB = (0.0, 10.0, 20.0, 40.0)
+_HOST_RATE = 48_000
+
+Sound = npt.NDArray[np.float32]
+Scores = dict[str, dict[str, float]]
+"""Method, then metric."""
+
+
+class Experiment:
+    """Everything that the recipe does with one folder of music.
+
+    Parameters
+    ----------
+    job : RecipeJob
+
+    Raises
+    ------
+    DataMissing
+        If there is no music, or too little to hold some out.
+    """
+
+    def __init__(self, job: RecipeJob) -> None:
+        self._job = job
+        small = NoizeNetConfig(window=512, order=8, spacing=2, hidden=16)
+        self._config = small if job.quick else NoizeNetConfig()
+        self._training = TrainingConfig(steps=6, batch=4, piece=40, validate_every=3) if job.quick else TrainingConfig()
+        folder = job.folder(MUSIC, "music: indexed, in the Free Music Archive's layout, or any sound files")
+        try:
+            self._music = open_music(folder, job.path("cache"), self._config.sample_rate)
+            self._parts = split_music(self._music, self._training.seed)
+        except (ValueError, FileNotFoundError) as error:
+            raise DataMissing(f"recipe {job.name}: {error}") from error
+        self.n_recordings, self.n_broken = len(self._music), len(self._music.broken)
+        length = self._music.length / self._music.sample_rate / 60
+        self.minutes = {name: float(length[clips].sum()) for name, clips in self._parts.items()}
+        job.say(f"{self.n_recordings} recordings, {length.sum():.1f} min; {self.n_broken} files broken")
+        # What every part depends on.
+        self._key = {"model": asdict(self._config), "music": [int(n) for n in self._music.length]}
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def train(self) -> list[dict[str, float]]:
+        """Train the model, and keep it as `model`; return its curve."""
+        job, key = self._job, {**self._key, "training": asdict(self._training)}
+        job.part("linear predictions", self._predict_linearly, self._key, files=[LINEAR])
+
+        def compute() -> list[dict[str, float]]:
+            torch.manual_seed(self._training.seed)
+            model = NoizeNet(self._config)
+            job.say(f"NoizeNet: {sum(p.numel() for p in model.parameters())} parameters")
+            curve = train(model, self._recordings["training"], self._recordings["validation"], self._training, job.say)
+            save_checkpoint(model, job.path(WEIGHTS))
+            return curve
+
+        curve: list[dict[str, float]] = job.part("training", compute, key, files=[WEIGHTS])
+        model = load_checkpoint(job.path(WEIGHTS))
+        assert isinstance(model, NoizeNet)
+        self.model = model
+        return curve
+
+    def _predict_linearly(self) -> int:
+        linear = NoizeNet(self._config).linear
+        clips = [clip for name in self._parts for clip in self._parts[name]]
+        found = {
+            str(clip): predict_linearly(linear, self._hops(clip))
+            for clip in self._job.track(clips, "linear predictions", len(clips))
+        }
+        with self._job.path(LINEAR).open("wb") as out:
+            np.savez(out, **found)  # type: ignore[arg-type]
+        return len(found)
+
+    def _hops(self, clip: int) -> Hops:
+        return read_hops(self._music, [clip], self._config.hop, 4.0 if self._job.quick else None)[0]
+
+    @cached_property
+    def _recordings(self) -> dict[Split, list[Recording]]:
+        with np.load(self._job.path(LINEAR)) as linear:
+            return {
+                name: [Recording(self._hops(clip), linear[str(clip)]) for clip in clips]
+                for name, clips in self._parts.items()
+            }
+
+    # --- predicting -------------------------------------------------------------------------------------------------
+
+    def measure(self) -> dict[str, Scores]:
+        """Return the figures of every predictor of the next hop, by split."""
+
+        def compute() -> dict[str, Scores]:
+            cfg = self._config
+            short = LinearContinuation(cfg.window, min(SHORT_ORDER, cfg.window // 2), 1, cfg.hop)
+            scores: dict[str, Scores] = {}
+            for split in ("validation", "test"):
+                recordings = self._recordings[split]
+                hops = [recording.hops for recording in recordings]
+                predictions: dict[str, list[Hops]] = {
+                    "silence": [0.0 * each for each in hops],
+                    "repeat": hops,
+                    "short": [predict_linearly(short, each) for each in hops],
+                    "linear": [recording.linear for recording in recordings],
+                    "noize": [predict_with(self.model, recording) for recording in recordings],
+                }
+                scores[split] = {name: figures(hops, found) for name, found in predictions.items()}
+            return scores
+
+        scores: dict[str, Scores] = self._job.part("predictors", compute, self._trained_key)
+        return scores
+
+    @property
+    def _trained_key(self) -> dict[str, Any]:
+        return {**self._key, "training": asdict(self._training)}
+
+    # --- continuing -------------------------------------------------------------------------------------------------
+
+    def continue_a_recording(self, temperature: float = 1.0, seed: int = 0) -> dict[str, float]:
+        """Continue the longest test recording after its first seconds; write sound and picture."""
+        job = self._job
+        seconds, prompt_s = (1.0, 1.0) if job.quick else (60.0, 10.0)
+
+        def compute() -> dict[str, float]:
+            rate = self._music.sample_rate
+            longest = max(self._parts["test"], key=lambda clip: int(self._music.length[clip]))
+            prompt = self._music.read(longest, 0, round(prompt_s * rate))
+            sound = continue_music(
+                self.model, prompt, seconds, temperature, seed, lambda hops: job.track(hops, "continuing", None)
+            )
+            soundfile.write(job.path("prompt.wav"), prompt, rate)
+            soundfile.write(job.path("continuation.wav"), sound, rate)
+            save_view(job.path("continuation.wav"), job.path("continuation.png"))
+            last = sound[-len(sound) // 10 :].astype(np.float64)
+            power = float(np.mean(prompt.astype(np.float64) ** 2))
+            return {
+                "seconds": seconds,
+                "prompt_s": len(prompt) / rate,
+                "temperature": temperature,
+                "seed": seed,
+                "level_db": float(10 * np.log10(max(float(np.mean(last**2)), 1e-12) / max(power, 1e-12))),
+                "peak_share": float(np.mean(np.abs(sound) >= 1.0)),
+            }
+
+        key = {**self._trained_key, "seconds": seconds, "temperature": temperature, "seed": seed}
+        files = ["prompt.wav", "continuation.wav", "continuation.png"]
+        continued: dict[str, float] = job.part("continuation", compute, key, files=files)
+        return continued
+
+    # --- concealing -------------------------------------------------------------------------------------------------
+
+    def conceal(self, model_file: Path) -> dict[str, dict[str, Scores]]:
+        """Fill missed blocks of speech and music in every way; scores by kind of sound and share of misses."""
+        methods = (*classical_methods(), Method("NoizeNet", "predict", lambda: ModelPredictor(load_model(model_file))))
+        n_clips, seconds = (1, 2.0) if self._job.quick else (10, 6.0)
+        kinds = {"music": self._music_clips(n_clips, seconds), "speech": self._speech_clips(n_clips, seconds)}
+        found: dict[str, dict[str, Scores]] = {}
+        for kind, clips in kinds.items():
+            for share in (0.1,) if self._job.quick else SHARES:
+                if clips:
+                    scores = self._job.part(
+                        f"misses, {kind}, {share:.0%}",
+                        lambda clips=clips, share=share, kind=kind: self._fill(clips, methods, share, kind == "speech"),
+                        {**self._trained_key, "n_clips": len(clips), "seconds": seconds, "share": share},
+                    )
+                    found.setdefault(kind, {})[f"{100 * share:.0f} %"] = scores
+        return found
+
+    def _fill(self, clips: Sequence[Sound], methods: Sequence[Method], share: float, with_pesq: bool) -> Scores:
+        block, rate = self._config.hop, self._config.sample_rate
+        scores: dict[str, list[dict[str, float]]] = {method.name: [] for method in methods}
+        for seed, clip in enumerate(self._job.track(clips, f"{share:.0%} missed", len(clips))):
+            missed = draw_misses(len(clip) // block, share, seed)
+            clean = clip[: len(missed) * block]
+            padded = np.concatenate([clean, np.zeros(block, np.float32)])
+            for method in methods:
+                # The input is silence: where a prediction has faded there is nothing to help it.
+                heard = heard_with_misses(method, Playback(padded), 0 * clean, rate, block, missed)
+                figures = {"lsd": log_spectral_distance_db(clean, heard, rate)}
+                if with_pesq:
+                    figures["pesq"] = pesq_wb(heard, clean)
+                scores[method.name].append(figures)
+        return {name: _mean(each) for name, each in scores.items()}
+
+    def _music_clips(self, n: int, seconds: float) -> list[Sound]:
+        """Pieces of the test recordings, every recording that is long enough in turn, the longest first."""
+        rate = self._music.sample_rate
+        frames = round(seconds * rate)
+        clips = sorted(self._parts["test"], key=lambda clip: -int(self._music.length[clip]))
+        places = [
+            (begin, clip) for clip in clips for begin in range(0, int(self._music.length[clip]) - frames, 2 * frames)
+        ]
+        places.sort(key=lambda place: place[0])  # the first piece of each before the second of any
+        return [0.5 * self._music.read(clip, begin, frames) for begin, clip in places[:n]]
+
+    def _speech_clips(self, n: int, seconds: float) -> list[Sound]:
+        speech = VALIDATION / "speech"
+        if not speech.is_dir():
+            self._job.say(f"no figures of speech: {speech} is absent")
+            return []
+        voices = open_cache(speech, self._job.path("cache"), RATE)
+        frames = round(seconds * RATE)
+        long = [clip for clip in range(len(voices)) if voices.length[clip] >= frames]
+        chosen = np.random.default_rng(0).permutation(long)[:n]
+        return [0.5 * voices.read(int(clip), 0, frames) for clip in chosen]
+
+    def conceal_denoised(self) -> dict[str, Scores]:
+        """Fill missed blocks of the shipped denoiser, where the dry sound is at hand too; PESQ against clean speech."""
+        if not (VALIDATION / "speech").is_dir():
+            return {}
+        n, snrs = (2, SNRS_DB[1:2]) if self._job.quick else (10, SNRS_DB)
+        found = {}
+        for snr in snrs:
+            found[f"{snr:g} dB"] = self._job.part(
+                f"misses of the denoiser, {snr:g} dB", lambda snr=snr: self._fill_denoised(snr, n), {"n": n, "snr": snr}
+            )
+        return found
+
+    def _fill_denoised(self, snr_db: float, n: int) -> Scores:
+        mixtures = make_validation_set(
+            VALIDATION / "speech", VALIDATION / "noise", self._job.path("cache"), _HOST_RATE, n, 5.0, (snr_db, snr_db)
+        )
+        block = _HOST_RATE // 100
+        methods = (Method("dry", "dry"), Method("silence", "silence"), classical_methods()[-1])
+        scores: dict[str, list[dict[str, float]]] = {}
+        for seed in self._job.track(range(n), f"{snr_db:g} dB", n):
+            clean, noisy = mixtures.clean[seed], mixtures.noisy[seed]
+            for share in (0.0, 0.05, 0.2):
+                missed = draw_misses(len(noisy) // block, share, seed)
+                for method in methods if share else methods[:1]:
+                    processor = load("denoise")
+                    heard = heard_with_misses(method, processor, noisy, _HOST_RATE, block, missed)
+                    late = processor.latency_samples
+                    name = f"{method.name}, {100 * share:.0f} %" if share else "nothing missed"
+                    pesq = pesq_wb(_at_16k(heard[late:]), _at_16k(clean[: len(heard) - late]))
+                    scores.setdefault(name, []).append({"pesq": pesq})
+        return {name: _mean(each) for name, each in scores.items()}
+
+
+def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
+
+
+def _at_16k(sound: Sound) -> Sound:
+    import soxr
+
+    converted: Sound = soxr.resample(sound, _HOST_RATE, RATE).astype(np.float32)
+    return converted
