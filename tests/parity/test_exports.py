@@ -85,6 +85,24 @@ def test_sizes_that_never_change_are_not_asked_for_at_every_step() -> None:
     assert n_channels == 2
 
 
+def test_sizes_that_nobody_can_know_beforehand_stay() -> None:
+    graph = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 18]>
+        sizes (float[channels, 4] x, int64[axes] wanted) => (int64 n)
+        {
+            second = Constant <value: tensor = int64 {1}> ()
+            y = Reshape (x, wanted)
+            shape = Shape (y)
+            n = Gather (shape, second)
+        }
+    """)
+    assert to_onnx.fold_known_sizes(graph) == 0
+    wanted = np.array([4, 2], np.int64)
+    assert open_session(graph.SerializeToString()).run(None, {"x": np.ones((2, 4), np.float32), "wanted": wanted}) == [
+        2
+    ]
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_an_exported_step_asks_for_the_number_of_channels_at_most(name: str, tmp_path: Path) -> None:
     export_onnx(MODULES[name]().eval(), tmp_path / "model.onnx")
