@@ -20,12 +20,13 @@ from export.models import IirFilter, PedalModel, PedalModelConfig, TanhFilter, l
 from export.models.iir import LearnedSections, choose_state_dtype, row_length
 from export.recipes.iir import pedal, run, training
 from export.recipes.job import RecipeJob
+from export.target import load_target
 from export.to_onnx import export_onnx
 from export.to_torchscript import export_torchscript
 from streamproc.backends.loader import load_model
 from streamproc.cli.app import app
 from streamproc.dsp.state_space import StateSpace, normal_form
-from streamproc.errors import ConfigError
+from streamproc.errors import AudioFileError, ConfigError
 from streamproc.live import LiveConfig, LiveEngine
 from streamproc.loading import load
 from streamproc.processor import Chain
@@ -202,6 +203,14 @@ def test_denoise_and_chain(files: dict[str, Path], tmp_path: Path) -> None:
         np.testing.assert_allclose(soundfile.read(out, always_2d=True)[0].T, expected, atol=2e-6)
 
 
+def test_the_example(tmp_path: Path) -> None:
+    module = load_target("examples.own_filter:build")
+    export_onnx(module, tmp_path / "telephone.onnx")
+    spectrum = np.abs(np.fft.rfft(through(module, np.eye(1, RATE, dtype=np.float32))[0]))  # 1 Hz per bin
+    assert spectrum[[100, 6000]].max() < 0.01
+    assert spectrum[400:3000].min() > 0.9
+
+
 def test_several_filters_in_a_row_add_their_latencies(files: dict[str, Path]) -> None:
     chain = Chain([load(files["low"]), load(files["slow"])])
     chain.prepare(StreamConfig(RATE, fixed_block=64, max_block=64))
@@ -270,21 +279,41 @@ def test_parts_can_be_left_out(sizes: dict[str, int], tmp_path: Path) -> None:
     save_checkpoint(model, tmp_path / "pedal.pt")
     again = load_checkpoint(tmp_path / "pedal.pt")
     np.testing.assert_array_equal(through(again, x), through(model, x))
-    export_onnx(again.eval(), tmp_path / "pedal.onnx")
+    export_onnx(again.eval(), tmp_path / "pedal.onnx", 32)
     assert load_model(tmp_path / "pedal.onnx").spec == again.spec
 
 
 def test_a_pedal_is_learned() -> None:
-    """A short training beats the best that can be had without a GRU in as many steps."""
+    """A short training beats the filters alone in as many steps."""
     plan = pedal.PedalTraining(train_s=3, test_s=1, frames=1024, batch=6, steps=25)
-    dry, wet = pedal.held_out_pair(plan, 64)
+    recordings = pedal.simulated_recordings(plan)
+    dry, wet = (pedal.whole_hops(signal, 64) for signal in (recordings.test_dry, recordings.test_wet))
     assert np.abs(wet).max() > 0.1
     errors = []
     for hidden in (0, 4):
-        model, losses = pedal.train_pedal(PedalModelConfig(hidden=hidden, n_before=2, n_after=2), plan, 0)
+        config = PedalModelConfig(hidden=hidden, n_before=2, n_after=2)
+        model, losses = pedal.train_pedal(config, plan, recordings, 0)
         errors.append(pedal.ratio(through(model, dry), wet))
         assert np.mean(losses[-5:]) < np.mean(losses[:5])
     assert errors[1] < errors[0]
+
+
+def test_recordings_of_ones_own(tmp_path: Path) -> None:
+    dry = noise(2, 12 * 16_000)
+    soundfile.write(tmp_path / "dry.wav", dry.T, 16_000, subtype="FLOAT")
+    with pytest.raises(AudioFileError, match=r"wet\.wav does not exist"):
+        pedal.read_recordings(tmp_path)
+    soundfile.write(tmp_path / "wet.wav", -dry[0], 16_000, subtype="FLOAT")
+    found = pedal.read_recordings(tmp_path)
+    assert (found.sample_rate, found.dry.size, found.test_wet.size) == (16_000, 160_000, 32_000)
+    np.testing.assert_array_equal(np.r_[found.wet, found.test_wet], -dry[0])
+    soundfile.write(tmp_path / "wet.wav", -dry[0, 1:], 16_000)
+    with pytest.raises(ConfigError, match=r"one rate and one length.*192000 frames at 16000 Hz and 191999"):
+        pedal.read_recordings(tmp_path)
+    for name in ("dry.wav", "wet.wav"):
+        soundfile.write(tmp_path / name, dry[0, :16_000], 16_000)
+    with pytest.raises(ConfigError, match=r"1\.0 s are too short"):
+        pedal.read_recordings(tmp_path)
 
 
 def test_the_quick_recipe_runs_and_resumes(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -302,19 +302,25 @@ def _train(job: RecipeJob, rows: list[Row], notes: list[str]) -> Path:
 
 def _pedal(job: RecipeJob, rows: list[Row], notes: list[str]) -> Path:
     plan = pedal.PedalTraining(train_s=2, test_s=1, batch=2, steps=4) if job.quick else pedal.PedalTraining()
+    if job.data is None:
+        recordings, source = pedal.simulated_recordings(plan), "simulated"
+    else:
+        recordings = pedal.read_recordings(job.folder(job.data, "dry.wav and wet.wav"))
+        source = f"{job.data}, {recordings.dry.size} frames"
+    whole = PedalModelConfig(sample_rate=recordings.sample_rate)
     models = {
-        "filters alone": PedalModelConfig(hidden=0),
-        "GRU alone": PedalModelConfig(n_before=0, n_after=0),
-        "filters and GRU": PedalModelConfig(),
+        "filters alone": replace(whole, hidden=0),
+        "GRU alone": replace(whole, n_before=0, n_after=0),
+        "filters and GRU": whole,
     }
-    dry, wet = pedal.held_out_pair(plan, PedalModelConfig.hop)
+    dry, wet = (pedal.whole_hops(signal, whole.hop) for signal in (recordings.test_dry, recordings.test_wet))
     found = {}
     for name, config in models.items():
-        weights = f"weights/pedal-{name.replace(' ', '-')}.pt"
+        weights = f"weights/pedal-{name.lower().replace(' ', '-')}.pt"
 
         def train(config: PedalModelConfig = config, weights: str = weights) -> dict[str, Any]:
             model, losses = pedal.train_pedal(
-                config, plan, 0, lambda steps: job.track(steps, "training the pedal", plan.steps)
+                config, plan, recordings, 0, lambda steps: job.track(steps, "training the pedal", plan.steps)
             )
             save_checkpoint(model, job.path(weights))
             with torch.no_grad():
@@ -322,8 +328,9 @@ def _pedal(job: RecipeJob, rows: list[Row], notes: list[str]) -> Path:
                 y = model(frames)[0].reshape(1, -1).numpy()
             return {"esr": pedal.ratio(y, wet), "losses": losses, "n": sum(p.numel() for p in model.parameters())}
 
-        found[name] = job.part(f"pedal {name}", train, {**asdict(config), **asdict(plan)}, files=[weights])
-    onnx, _ = job.export(load_checkpoint(job.path("weights/pedal-filters-and-GRU.pt")), "pedal")
+        key = {**asdict(config), **asdict(plan), "recordings": source}
+        found[name] = job.part(f"pedal {name}", train, key, files=[weights])
+    onnx, _ = job.export(load_checkpoint(job.path("weights/pedal-filters-and-gru.pt")), "pedal")
     heard = np.concatenate(list(accuracy.run_model(load_model(onnx), [dry])), axis=1)
     for name, result in found.items():
         rows.append(Row(f"pedal, {name} ({result['n']} parameters): ESR", result["esr"], digits=5))
@@ -331,7 +338,10 @@ def _pedal(job: RecipeJob, rows: list[Row], notes: list[str]) -> Path:
     notes.append(
         f"Pedal: two filters, a tanh with bias and 24 dB of gain, three filters, all simulated at 48 kHz; "
         f"{plan.train_s:g} s of plucked strings to learn from, {plan.test_s:g} s of others to test on, no "
-        f"pre-emphasis, {plan.steps} steps of Adam. All three models train alike; one seed."
+        f"pre-emphasis, {plan.steps} steps of Adam. All three models train alike; one seed. `--data DIR` learns from "
+        f"your own `dry.wav` and `wet.wav` instead."
+        if job.data is None
+        else f"Pedal: recordings of {job.data}, the last sixth to test on; {plan.steps} steps of Adam."
     )
     with job.figure("pedal.png", 1, 2, figsize=(9, 3)) as (_, axes):
         for name, result in found.items():
