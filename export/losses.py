@@ -46,7 +46,7 @@ class LossConfig:
     snr_weight: float = 0.006
     high_weight: float = 0.35
     floor_db: float = -60.0
-    loudness_weight: float = 0.05
+    loudness_weight: float = 0.1
 
 
 def denoising_loss(
