@@ -231,15 +231,29 @@ def test_a_resonance_is_learned_from_a_random_start(quality: float, seed: int) -
     np.testing.assert_allclose(network.run(np.eye(1, 500)[0]), modes.response(500), atol=1e-12)
 
 
-def test_networks_side_by_side_train_as_they_do_alone() -> None:
+def test_networks_side_by_side_are_the_document_s() -> None:
+    """Responses and gradients are those of `nn.RNN`, one network at a time."""
     responses = np.stack([training.document_response(quality, 300) for quality in (0.9, 0.995)])
     together = training.ManyTanhNetworks(responses, [3, 4])
-    together.train_adam(epochs=3)
+    gradients = together.gradients(together.weights)
+    found = together.run(together.weights)
+    pulse = torch.zeros(1, 300, 1)
+    pulse[0, 0] = training.IMPULSE
     for k, seed in enumerate((3, 4)):
-        alone = training.ManyTanhNetworks(responses[k : k + 1], [seed])
-        alone.train_adam(epochs=3)
-        for name, weights in alone.weights.items():
-            torch.testing.assert_close(together.weights[name][k], weights[0], rtol=1e-4, atol=1e-6)
+        torch.manual_seed(seed)
+        network, output = torch.nn.RNN(1, 3, bias=False, batch_first=True), torch.nn.Linear(3, 1, bias=False)
+        y = output(network(pulse)[0])[0, :, 0]
+        (y - torch.from_numpy(responses[k]).float()).square().sum().backward()
+        np.testing.assert_allclose(found[k], y.detach(), atol=1e-6)
+        for name, weight in (("hh", network.weight_hh_l0), ("ih", network.weight_ih_l0), ("out", output.weight)):
+            torch.testing.assert_close(gradients[name][k], weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_adam_learns_what_decays_fast() -> None:
+    networks = training.ManyTanhNetworks(0.1 * training.document_response(0.5, 50)[None], [0])
+    before = networks.errors()
+    networks.train_adam(epochs=300, lr=1e-2)
+    assert networks.errors()[0] < 0.5 * before[0]
 
 
 def test_random_directions_never_get_worse() -> None:

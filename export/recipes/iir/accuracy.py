@@ -67,7 +67,7 @@ def designs(quick: bool) -> list[Design]:
     families = ("butter", "cheby1", "cheby2", "ellip")
     if quick:
         return [Design("ellip", "lowpass", 12, 0.02)]
-    orders = {"lowpass": (1, 5, 12), "highpass": (2, 12), "bandpass": (2, 12), "bandstop": (2, 12)}
+    orders = {"lowpass": (1, 5, 12), "highpass": (12,), "bandpass": (2, 12), "bandstop": (2,)}
     return [
         Design(family, kind, order, cutoff)
         for kind, some in orders.items()
@@ -85,7 +85,7 @@ def hard_designs(quick: bool) -> list[Design]:
         Design(family, "lowpass", order, cutoff)
         for order in (2, 12)
         for cutoff in (0.01, 0.001, 0.0001)
-        for family in ("butter", "cheby1", "ellip")
+        for family in ("butter", "ellip")
     ]
 
 
