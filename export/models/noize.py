@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,12 +33,12 @@ class NoizeNetConfig:
     ----------
     sample_rate, hop : int
         In Hz and samples: 10 ms.
-    window : int
-        Past samples from which the linear prediction learns; a multiple of 32.
+    windows : tuple of int
+        Past samples from which each linear prediction learns, the longest first; multiples of 32.
     order : int
-        Past samples that it is made of.
+        Past samples that each is made of.
     spacing : int
-        Distance between them in samples; ``order * spacing``, at most half of `window`, is its memory: 16 ms.
+        Distance between them in samples; ``order * spacing``, at most the shortest window, is their memory: 16 ms.
     hidden : int
         Width of the LSTM.
     dropout : float
@@ -46,7 +47,7 @@ class NoizeNetConfig:
 
     sample_rate: int = 16_000
     hop: int = 160
-    window: int = 2048
+    windows: tuple[int, ...] = (2048, 1024, 512)
     order: int = 64
     spacing: int = 4
     hidden: int = 192
@@ -54,11 +55,19 @@ class NoizeNetConfig:
 
     def __post_init__(self) -> None:
         reach = self.order * self.spacing
-        if self.window % 32 or self.hop % _SCALE_GROUPS or not 1 <= reach <= self.window // 2:
+        object.__setattr__(self, "windows", tuple(self.windows))  # JSON knows lists only
+        fit = not any(window % 32 for window in self.windows) and not self.hop % _SCALE_GROUPS
+        if not fit or self.window != max(self.windows) or not 1 <= reach <= min(self.windows):
             raise ValueError(
-                f"window must be a multiple of 32, hop one of {_SCALE_GROUPS}, and order * spacing between 1 and "
-                f"window / 2; found window {self.window}, hop {self.hop}, order * spacing {reach}"
+                f"windows must be multiples of 32, the longest first, hop a multiple of {_SCALE_GROUPS}, and order * "
+                f"spacing between 1 and the shortest window; found windows {self.windows}, hop {self.hop}, order * "
+                f"spacing {reach}"
             )
+
+    @property
+    def window(self) -> int:
+        """The longest window: the past that the model keeps."""
+        return self.windows[0]
 
 
 class NoizeNet(StreamableModel):
@@ -66,10 +75,10 @@ class NoizeNet(StreamableModel):
 
     Raw audio is periodic in ways that differ from one recording to the next, and no network of this size can keep a
     filter for each. So the filter is found anew at every hop: the linear prediction of least mean square error under
-    the autocorrelation of the last `window` samples (`linear_continuation`, no trained weights). The LSTM [1]_ hears
-    the newest hop, that prediction, and how far the last one was off, all relative to the recent level; it weighs the
-    prediction sample by sample (transients cannot be foreseen, and then less is better), adds its own part, and says
-    how far off it expects to be.
+    the autocorrelation of the past (`LinearContinuation`, no trained weights), once for every window: a long one is
+    right while a sound lasts, a short one soon after it changed. The LSTM [1]_ hears the newest hop, those predictions,
+    and how far the last ones were off, all relative to the recent level; it weighs them sample by sample (of what
+    cannot be foreseen, less is better), adds its own part, and says how far off it expects to be.
 
     Input and output have the length of a hop, and the output is *ahead*: what leaves with hop ``t`` predicts hop
     ``t + 1``. Run as a processor, the model plays music 10 ms early, as far as that can be known.
@@ -80,7 +89,8 @@ class NoizeNet(StreamableModel):
 
     Notes
     -----
-    States: ``past`` [window] samples, ``expected`` [hop] the last linear prediction, ``hidden`` and ``cell`` [hidden].
+    States: ``past`` [window] samples, ``expected`` [windows, hop] the last linear predictions, ``hidden`` and ``cell``
+    [hidden].
 
     References
     ----------
@@ -100,22 +110,24 @@ class NoizeNet(StreamableModel):
             weights_licence="MIT",
             states=(
                 StateSpec("past", (cfg.window,)),
-                StateSpec("expected", (cfg.hop,)),
+                StateSpec("expected", (len(cfg.windows), cfg.hop)),
                 StateSpec("hidden", (cfg.hidden,)),
                 StateSpec("cell", (cfg.hidden,)),
             ),
             description="Predicts the next hop of music: an LSTM over an adaptive linear prediction.",
         )
-        self.linear = LinearContinuation(cfg.window, cfg.order, cfg.spacing, cfg.hop)
-        self.encode = nn.Linear(3 * cfg.hop + 2, cfg.hidden)
+        self.linear = LinearContinuation(cfg.windows, cfg.order, cfg.spacing, cfg.hop)
+        n = len(cfg.windows)
+        self.encode = nn.Linear((2 + n) * cfg.hop + n + 2, cfg.hidden)
         self.lstm = nn.LSTM(cfg.hidden, cfg.hidden, batch_first=True)
         self.dropout = nn.Dropout(cfg.dropout)
-        self.weigh = nn.Linear(cfg.hidden, cfg.hop)
+        self.weigh = nn.Linear(cfg.hidden, n * cfg.hop)
         self.add = nn.Linear(cfg.hidden, cfg.hop)
         self.doubt = nn.Linear(cfg.hidden, _SCALE_GROUPS)
-        with torch.no_grad():  # begins as the linear prediction
+        with torch.no_grad():  # begins as the linear prediction from the longest window
             self.weigh.weight.mul_(0.1)
-            self.weigh.bias.fill_(3.0)
+            self.weigh.bias.zero_()
+            self.weigh.bias[: cfg.hop] = 1.0
             self.add.weight.mul_(0.01)
             self.add.bias.zero_()
             self.doubt.weight.mul_(0.1)
@@ -136,7 +148,7 @@ class NoizeNet(StreamableModel):
         ----------
         frames : float32 [channels, steps, hop]
         past, expected, hidden, cell : the states
-        linear : float32 [channels, steps, hop], optional
+        linear : float32 [channels, steps, windows, hop], optional
             The linear predictions, where they are known already: they have no weights, so training computes them once.
 
         Returns
@@ -154,11 +166,13 @@ class NoizeNet(StreamableModel):
             linear = torch.cat([self.linear(windows[:, at : at + _CHUNK]) for at in range(0, steps, _CHUNK)], dim=1)
         level, rise = self.level(windows)
         before = torch.cat([expected.unsqueeze(1), linear[:, :-1]], dim=1)
+        off = ((frames.unsqueeze(2) - before) / level.unsqueeze(2)).clamp(-10.0, 10.0)
         features = torch.cat(
             [
                 frames / level,
-                linear / level,
-                ((frames - before) / level).clamp(-10.0, 10.0),
+                linear.flatten(2) / level,
+                off[:, :, 0],
+                torch.log(off.square().mean(-1) + 0.01),
                 0.3 * torch.log(level) + 1.0,
                 rise,
             ],
@@ -167,7 +181,7 @@ class NoizeNet(StreamableModel):
         x = self.dropout(torch.tanh(self.encode(features)))
         y, (hidden, cell) = self.lstm(x, (hidden.unsqueeze(0), cell.unsqueeze(0)))
         y = self.dropout(y)
-        prediction = torch.sigmoid(self.weigh(y)) * linear + level * self.add(y)
+        prediction = (self.weigh(y).unflatten(-1, (-1, cfg.hop)) * linear).sum(2) + level * self.add(y)
         doubt = self.doubt(y).repeat_interleave(cfg.hop // _SCALE_GROUPS, dim=-1)
         return (
             prediction,
@@ -186,16 +200,18 @@ class NoizeNet(StreamableModel):
 
 
 class LinearContinuation(nn.Module):
-    """The linear prediction of a whole hop from the past, of least mean square error, in operations that export.
+    """Linear predictions of a whole hop from the past, of least mean square error, in operations that export.
 
-    With ``r`` the autocorrelation of the past under an asymmetric window and ``x`` its newest samples in steps of
-    `spacing`, newest first, sample ``k`` ahead is ``sum_j r[k + 1 + spacing j] z[j]`` with ``R z = x``,
-    ``R[i, j] = r[spacing |i - j|]`` and a noise floor of -40 dB on the diagonal (Wiener 1949; as in
+    With ``r`` the autocorrelation of the past under an asymmetric window, of one length or several, and ``x`` its
+    newest samples in steps of `spacing`, newest first, sample ``k`` ahead is ``sum_j r[k + 1 + spacing j] z[j]`` with
+    ``R z = x``, ``R[i, j] = r[spacing |i - j|]`` and a noise floor of -40 dB on the diagonal (Wiener 1949; as in
     `streamproc.live.predictor`).
 
     Parameters
     ----------
-    window, order, spacing, n_ahead : int
+    windows : sequence of int
+        The longest first.
+    order, spacing, n_ahead : int
 
     Notes
     -----
@@ -211,12 +227,16 @@ class LinearContinuation(nn.Module):
     FLOOR = 1e-4
     _PIECE = 32
 
-    def __init__(self, window: int, order: int, spacing: int, n_ahead: int) -> None:
+    def __init__(self, windows: Sequence[int], order: int, spacing: int, n_ahead: int) -> None:
         super().__init__()
-        self.window, self.order, self.spacing, self.n_ahead = window, order, spacing, n_ahead
-        fall = window // 16
-        phase = torch.cat([torch.arange(window - fall) / (window - fall), 1.0 - torch.arange(fall) / fall])
-        self._buffer("taper", 0.5 - 0.5 * torch.cos(math.pi * phase.double()))
+        self.window = window = max(windows)
+        self.order, self.spacing, self.n_ahead = order, spacing, n_ahead
+        tapers = torch.zeros(len(windows), window, dtype=torch.float64)
+        for taper, n in zip(tapers, windows, strict=True):
+            fall = n // 16
+            phase = torch.cat([torch.arange(n - fall) / (n - fall), 1.0 - torch.arange(fall) / fall])
+            taper[window - n :] = 0.5 - 0.5 * torch.cos(math.pi * phase.double())
+        self._buffer("tapers", tapers)
         self._n_lags = lags = order * spacing + n_ahead
         piece = self._PIECE
         begin = torch.arange(0, window, piece)
@@ -230,11 +250,11 @@ class LinearContinuation(nn.Module):
         self.register_buffer(name, value, persistent=False)
 
     def forward(self, past: Tensor) -> Tensor:
-        """Continue ``[..., window]`` by ``[..., n_ahead]``, in the type of `past`."""
-        x = past.double()
+        """Continue ``[..., window]`` by ``[..., windows, n_ahead]``, in the type of `past`."""
+        x = past.double().unsqueeze(-2)
         level = x.square().mean(-1, keepdim=True).sqrt() + _QUIET
         x = x / level
-        r = self.autocorrelation(x * self.taper)
+        r = self.autocorrelation(x * self.tapers)
         r = r / (r[..., :1] + _AT_LEAST)
         newest = x.flip(-1)[..., : self.order * self.spacing : self.spacing]
         weights = levinson(r[..., : self.order * self.spacing : self.spacing], newest, self.FLOOR)

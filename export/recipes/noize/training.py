@@ -58,8 +58,8 @@ class Recording:
     Parameters
     ----------
     hops : float32 [hops, hop]
-    linear : float32 [hops, hop]
-        Row ``t`` predicts row ``t + 1`` of `hops`.
+    linear : float32 [hops, windows, hop]
+        Row ``t`` predicts row ``t + 1`` of `hops`, once for each of the model's windows.
     """
 
     hops: Hops
@@ -80,7 +80,7 @@ def read_hops(music: SoundCache, clips: Iterable[int], hop: int, seconds: float 
 
 @torch.inference_mode()
 def predict_linearly(linear: LinearContinuation, hops: Hops) -> Hops:
-    """Return the linear prediction of every coming hop; before the beginning there is silence."""
+    """Return the linear predictions of every coming hop, [hops, windows, hop]; silence is before the beginning."""
     sound = torch.from_numpy(np.concatenate([np.zeros(linear.window - hops.shape[1], np.float32), hops.ravel()]))
     windows = sound.unfold(0, linear.window, hops.shape[1])
     pieces = [linear(windows[at : at + _AT_A_TIME]) for at in range(0, len(windows), _AT_A_TIME)]
@@ -234,6 +234,6 @@ def _cut(recording: Recording, begin: int, piece: int, window: int) -> tuple[Hop
     hop = hops.shape[1]
     before = hops[max(0, begin - -(-window // hop)) : begin].ravel()[-window:]
     past = np.concatenate([np.zeros(window - len(before), np.float32), before])
-    expected = linear[begin - 1] if begin else np.zeros(hop, np.float32)
+    expected = linear[begin - 1] if begin else np.zeros_like(linear[0])
     here = slice(begin, begin + piece)
     return hops[here], linear[here], hops[begin + 1 : begin + piece + 1], past, expected
