@@ -14,6 +14,7 @@ import soundfile
 import torch
 
 from streamproc import load
+from streamproc.atomic import replacing
 from streamproc.backends.loader import load_model
 from streamproc.plots import save_view
 
@@ -39,7 +40,7 @@ from .training import Hops, Recording, TrainingConfig, figures, predict_linearly
 MUSIC = Path("../shared/data/train/noise")
 VALIDATION = Path("../shared/data/val")
 WEIGHTS = "weights/noize.pt"
-LINEAR = "linear.npz"
+LINEAR = "linear/{}.npy"
 
 SHORT_ORDER = 16
 SHARES = (0.02, 0.05, 0.1, 0.2)
@@ -87,7 +88,10 @@ class Experiment:
     def train(self) -> list[dict[str, float]]:
         """Train the model, and keep it as `model`; return its curve."""
         job, key = self._job, {**self._key, "training": asdict(self._training)}
-        job.part("linear predictions", self._predict_linearly, self._key, files=[LINEAR])
+        for clips in self._parts.values():
+            for clip in clips:
+                files = [LINEAR.format(clip)]
+                job.part(f"linear predictions {clip}", lambda clip=clip: self._predict_linearly(clip), self._key, files)
 
         def compute() -> list[dict[str, float]]:
             torch.manual_seed(self._training.seed)
@@ -103,15 +107,10 @@ class Experiment:
         self.model = model
         return curve
 
-    def _predict_linearly(self) -> int:
-        linear = NoizeNet(self._config).linear
-        clips = [clip for name in self._parts for clip in self._parts[name]]
-        found = {
-            str(clip): predict_linearly(linear, self._hops(clip))
-            for clip in self._job.track(clips, "linear predictions", len(clips))
-        }
-        with self._job.path(LINEAR).open("wb") as out:
-            np.savez(out, **found)  # type: ignore[arg-type]
+    def _predict_linearly(self, clip: int) -> int:
+        found = predict_linearly(NoizeNet(self._config).linear, self._hops(clip))
+        with replacing(self._job.path(LINEAR.format(clip))) as path, path.open("wb") as out:
+            np.save(out, found)
         return len(found)
 
     def _hops(self, clip: int) -> Hops:
@@ -119,11 +118,10 @@ class Experiment:
 
     @cached_property
     def _recordings(self) -> dict[Split, list[Recording]]:
-        with np.load(self._job.path(LINEAR)) as linear:
-            return {
-                name: [Recording(self._hops(clip), linear[str(clip)]) for clip in clips]
-                for name, clips in self._parts.items()
-            }
+        return {
+            name: [Recording(self._hops(clip), np.load(self._job.path(LINEAR.format(clip)))) for clip in clips]
+            for name, clips in self._parts.items()
+        }
 
     # --- predicting -------------------------------------------------------------------------------------------------
 
