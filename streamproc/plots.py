@@ -7,7 +7,7 @@ ever opened.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,7 +37,9 @@ RANGE_DB = 90.0
 _WINDOW_MS = 32.0
 _N_ROWS = 480
 _BLOCK = 1 << 16
-_INK, _SHADE, _BEFORE = "#1f4e79", "#9dbcd8", "#8a8a8a"
+_INK, _SHADE = "#1f4e79", "#9dbcd8"
+_HEIGHTS = (2, 2, 4)
+"""Of samples, envelope and spectrogram."""
 
 Values = npt.NDArray[np.float64]
 
@@ -220,17 +222,15 @@ def save_view(source: Path, picture: Path) -> None:
     """
     sound = overview(source)
     figure = _figure(8.0)
-    samples, envelope, spectrogram = figure.subplots(3, 1, sharex=True, height_ratios=[2, 2, 4])
-    draw_samples(samples, sound)
-    draw_envelope(envelope, sound)
-    image = draw_spectrogram(spectrogram, sound)
-    figure.colorbar(image, ax=spectrogram, label="dB", pad=0.01, aspect=30)
-    samples.set_title(_caption(sound), loc="left", parse_math=False)
-    _finish(figure, spectrogram, sound.seconds, picture)
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=_HEIGHTS)
+    image = _draw_views(axes, sound)
+    figure.colorbar(image, ax=axes[-1], label="dB", pad=0.01, aspect=30)
+    axes[0].set_title(_caption(sound), loc="left", parse_math=False)
+    _finish(figure, axes[-1], sound.seconds, picture)
 
 
 def save_comparison(before: Path, after: Path, picture: Path) -> None:
-    """Draw the spectrograms of a file before and after processing, in the same colours, and both envelopes.
+    """Draw samples, envelope and spectrogram of a file before and after processing, side by side on the same scales.
 
     Parameters
     ----------
@@ -246,22 +246,31 @@ def save_comparison(before: Path, after: Path, picture: Path) -> None:
     sounds = overview(before), overview(after)
     loudest = max(float(decibels(sound.spectrum).max()) for sound in sounds)
     figure = _figure(9.0)
-    axes = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 2])
-    for axis, sound, word in zip(axes, sounds, ("before", "after"), strict=False):
-        image = draw_spectrogram(axis, sound, loudest)
-        axis.set_title(f"{word}: {_caption(sound)}", loc="left", parse_math=False)
-    figure.colorbar(image, ax=list(axes[:2]), label="dB", pad=0.01, aspect=40)
-    for sound, colour, word in zip(sounds, (_BEFORE, _INK), ("before", "after"), strict=True):
-        axes[2].plot(sound.times_s, decibels(sound.power), color=colour, linewidth=0.8, label=word)
-    axes[2].set_ylabel("level, dB")
-    axes[2].legend(loc="upper right", ncols=2)
-    _finish(figure, axes[2], sounds[0].seconds, picture)
+    axes = figure.subplots(3, 2, sharex=True, sharey="row", height_ratios=_HEIGHTS)
+    # Rows share their scale, and the last one drawn sets it: the louder of the two.
+    for column in sorted(range(2), key=lambda column: _reach(sounds[column])):
+        image = _draw_views(axes[:, column], sounds[column], loudest)
+        axes[0, column].set_title(
+            f"{('before', 'after')[column]}: {_caption(sounds[column])}", loc="left", fontsize=9, parse_math=False
+        )
+    for axis in axes[:, 1]:
+        axis.set_ylabel("")
+    figure.colorbar(image, ax=axes[-1, 1], label="dB", pad=0.01, aspect=30)
+    _finish(figure, axes[-1, 0], sounds[0].seconds, picture)
+
+
+def _draw_views(axes: Sequence[Axes], sound: Overview, loudest_db: float | None = None) -> AxesImage:
+    """Draw the three views of a sound, from top to bottom."""
+    samples, envelope, spectrogram = axes
+    draw_samples(samples, sound)
+    draw_envelope(envelope, sound)
+    return draw_spectrogram(spectrogram, sound, loudest_db)
 
 
 def draw_samples(axes: Axes, sound: Overview) -> None:
     """Draw the samples themselves: their extremes in every column."""
     axes.fill_between(sound.times_s, sound.lowest, sound.highest, color=_INK, linewidth=0.4)
-    reach = max(1e-3, 1.05 * float(np.maximum(-sound.lowest, sound.highest).max()))
+    reach = _reach(sound)
     axes.set_ylim(-reach, reach)
     axes.set_ylabel("samples")
 
@@ -305,6 +314,11 @@ def draw_spectrogram(axes: Axes, sound: Overview, loudest_db: float | None = Non
     axes.set_yticklabels([f"{f / 1000:g}" for f in ticks_hz])
     axes.set_ylabel("kHz")
     return image
+
+
+def _reach(sound: Overview) -> float:
+    """Return the largest magnitude, and a little room; never nothing."""
+    return max(1e-3, 1.05 * float(np.maximum(-sound.lowest, sound.highest).max()))
 
 
 def _rows(levels: Values, positions: Values) -> Values:

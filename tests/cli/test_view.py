@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +96,34 @@ def test_bad_samples_do_not_spoil_a_picture(tmp_path: Path) -> None:
 
 def test_silence_at_an_odd_rate(run: Run, tmp_path: Path) -> None:
     assert run("view", write(tmp_path / "a.wav", np.zeros((2_000, 3)), 4_000)).exit_code == 0
+
+
+def test_a_comparison_shows_the_three_views_of_both_on_the_same_scales(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, str]] = []
+    for name in ("draw_samples", "draw_envelope", "draw_spectrogram"):
+        draw = getattr(plots, name)
+
+        def noted(axes: Any, sound: plots.Overview, *others: Any, name: str = name, draw: Any = draw) -> Any:
+            drawn.append((name, sound.name))
+            return draw(axes, sound, *others)
+
+        monkeypatch.setattr(plots, name, noted)
+    figures: list[Any] = []
+    finish = plots._finish
+    monkeypatch.setattr(plots, "_finish", lambda figure, *others: (figures.append(figure), finish(figure, *others)))
+    quiet, loud = (
+        write(tmp_path / "quiet.wav", noise(1, 9000, level=0.01).T),
+        write(tmp_path / "loud.wav", noise(1, 9000).T),
+    )
+    for before, after in ((quiet, loud), (loud, quiet)):
+        save_comparison(before, after, tmp_path / "a.png")
+    assert len(drawn) == len(set(drawn)) * 2 == 12
+    for figure in figures:
+        for left, right in np.reshape(figure.axes[:6], (3, 2)):
+            assert left.get_ylim() == right.get_ylim()
+        assert figure.axes[0].get_ylim()[1] > 0.5  # the louder one fits
 
 
 def test_a_picture_that_fails_leaves_nothing(tmp_path: Path) -> None:
