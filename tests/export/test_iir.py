@@ -24,6 +24,7 @@ from export.target import load_target
 from export.to_onnx import export_onnx
 from export.to_torchscript import export_torchscript
 from streamproc.backends.loader import load_model
+from streamproc.bench.cases import hop_suite, pool_suite
 from streamproc.cli.app import app
 from streamproc.dsp.state_space import StateSpace, normal_form
 from streamproc.errors import AudioFileError, ConfigError
@@ -201,6 +202,13 @@ def test_denoise_and_chain(files: dict[str, Path], tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         expected = gain * scipy.signal.sosfilt(sections, x.astype(np.float64))
         np.testing.assert_allclose(soundfile.read(out, always_2d=True)[0].T, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["low", "slow"])
+def test_bench(files: dict[str, Path], name: str) -> None:
+    for suite in (hop_suite(name, load_model(files[name])), pool_suite(name, load_model(files[name]), (1, 3))):
+        for case in suite.cases():
+            case.call()
 
 
 def test_the_example(tmp_path: Path) -> None:
