@@ -24,9 +24,9 @@ _FAVOURITE_ROW = 64
 
 _PROBE_FRAMES = 2**15
 _PROBE_BLOCK = 64
-PROBE_LIMIT = 2e-6
-"""Largest error, against the peak of the output, at which a state counts as held by float32: a fifth of the 1e-5 that
-is promised, because a stream is longer than the probe."""
+PROBE_LIMIT = 1e-6
+"""Largest error, against the peak of the output, at which a state counts as held by float32: a tenth of the 1e-5 that
+is promised, because a stream is longer than the probe, and a hop may be too."""
 
 
 def choose_state_dtype(space: StateSpace) -> StateDtype:

@@ -76,7 +76,7 @@ def _construct(job: RecipeJob, rows: list[Row], tables: list[Table], notes: list
     job.export(TanhFilter.from_coefficients([1.0], training.document_filter(quality)).eval(), "tanh-filter")
 
     seconds = 10 if job.quick else 60 * MINUTES_OF_AUDIO
-    config = {"seconds": seconds, "hop": accuracy.HOP}
+    config = {"seconds": seconds, "hop": accuracy.HOP, "limit": PROBE_LIMIT}
     results = [
         job.part(f"accuracy {design}", lambda design=design: accuracy.measure(design, seconds), config)
         for design in accuracy.designs(job.quick)
