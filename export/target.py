@@ -23,6 +23,8 @@ SHIPPED = {
     "sine": "SampleDenoiser",
     "sine-bidirectional": "BidirectionalSampleDenoiser",
     "pedal": "PedalModel",
+    "signal-type": "WaveClassifier",
+    "music": "NotePredictor",
 }
 """Name on the command line to model class of `export.models`."""
 

@@ -82,7 +82,7 @@ def test_what_is_given_on_the_command_line_is_in_the_file(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["onnx", "denoize", "--out", "a.onnx"], "denoize: no model of this project has this name (denoise)"),
+        (["onnx", "denoize", "--out", "a.onnx"], "denoize: no model of this project has this name (denoise, "),
         (["onnx", OWN, "--out", "a.onnx", "--metrics", "none.json"], "none.json: not a JSON file that can be read"),
         (["onnx", OWN, "--out", "a.tflite"], "a.tflite: an ONNX model file ends in .onnx"),
         (["torchscript", OWN, "--out", "a.onnx"], "a.onnx: a TorchScript model file ends in .ts or .pt"),

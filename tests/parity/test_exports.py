@@ -271,7 +271,7 @@ def test_targets_are_made_with_their_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "checkpoint", "message"),
     [
-        ("denoize", None, r"no model of this project has this name \(denoise\)"),
+        ("denoize", None, r"no model of this project has this name \(denoise, "),
         ("no_such.module:build", None, "cannot be imported.*No module named"),
         (f"{__name__}:missing", None, "cannot be imported"),
         (f"{__name__}:MODULES", None, "is dict, expected a callable"),
