@@ -19,8 +19,6 @@ from streamproc.model_file import EXTRA_FILE, METADATA_KEY, Metadata, dump_metad
 from streamproc.spec import ModelSpec
 from streamproc.stft import StreamingStft
 
-from .models.base import OfflineModel
-
 GOLDEN_STEPS = 16
 
 
@@ -60,9 +58,10 @@ class StepForward(nn.Module):
 
 
 def require_streaming(module: object) -> None:
-    """Raise `ConfigError` for a model that needs the whole signal; the message says why, and what to use instead."""
-    if isinstance(module, OfflineModel):
-        raise ConfigError(module.refusal)
+    """Raise `ConfigError` for a model that cannot run for ever; the message says why, and what to use instead."""
+    refusal = getattr(module, "refusal", "")
+    if refusal:
+        raise ConfigError(refusal)
 
 
 def initial_inputs(spec: ModelSpec, n_channels: int) -> list[Tensor]:

@@ -20,7 +20,14 @@ class StreamingModule(nn.Module, ABC):
     The one streaming base of every recurrent cell and model: a subclass says which states it carries and writes
     `sequence`; `step` is the same code with one frame, so what was trained is what runs. Nothing may be kept in the
     module between calls, and no frame may see a later one.
+
+    Attributes
+    ----------
+    refusal : str
+        Why it cannot be exported for streams, and what can; empty for what streams for ever.
     """
+
+    refusal = ""
 
     @property
     @abstractmethod

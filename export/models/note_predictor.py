@@ -56,6 +56,7 @@ class NotePredictor(StreamableModel):
         super().__init__()
         self.config = cfg = config or NotePredictorConfig()
         self.cell = make_cell(cfg)
+        self.refusal = self.cell.refusal
         self.readout = nn.Linear(cfg.n_outputs, N_NOTES)
         nn.init.constant_(self.readout.bias, -3.0)  # few notes sound at a time
         self.spec = ModelSpec(

@@ -96,6 +96,11 @@ class SfmCell(StreamingModule):
             raise ConfigError(f"{n_frequencies} frequencies were announced, found {len(frequencies)}")
         self.n_inputs, self.n_states, self.n_frequencies, self.n_outputs = sizes.values()
         self.kind = kind
+        if kind == "literal":
+            self.refusal = (
+                "the literal adaptive state-frequency memory multiplies its frequencies by a clock that grows for as "
+                "long as it runs, and loses their phase in rounding. Use the accumulated one for streams"
+            )
         self.layout = _Layout(n_states, n_frequencies, n_outputs, kind != "fixed")
         if frequencies is None:
             frequencies = [2 * math.pi * k / n_frequencies for k in range(1, n_frequencies + 1)]

@@ -55,6 +55,7 @@ class WaveClassifier(StreamableModel):
         super().__init__()
         self.config = cfg = config or WaveClassifierConfig()
         self.cell = _make_cell(cfg)
+        self.refusal = self.cell.refusal
         self.readout = nn.Linear(cfg.n_outputs, 1)
         self.spec = ModelSpec(
             name=f"wave-{cfg.cell}",

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from export.models import NotePredictor, NotePredictorConfig, StreamingModule
+from export.models import (
+    NotePredictor,
+    NotePredictorConfig,
+    StreamingModule,
+    WaveClassifier,
+    WaveClassifierConfig,
+)
 from export.models.clockwork import ClockworkCell
 from export.models.gated import GatedCell
 from export.to_onnx import export_onnx
@@ -89,6 +95,16 @@ def test_every_exported_predictor_computes_the_same(cell: str, form: str, tmp_pa
     tensors = compared["ONNX" if form == "onnx" else "TorchScript"].tensors
     assert set(tensors) == {"audio_out", *(f"{state.name}_out" for state in model.states)}
     assert all(tensor.scale > 1e-3 for tensor in tensors.values())
+
+
+def test_the_literal_cell_is_not_exported(tmp_path: Path) -> None:
+    for model in (
+        NotePredictor(NotePredictorConfig("sfm-literal", 4, 3, 2)),
+        WaveClassifier(WaveClassifierConfig("sfm-literal")),
+    ):
+        with pytest.raises(ConfigError, match=r"clock that grows.*Use the accumulated one"):
+            export_onnx(model.eval(), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
