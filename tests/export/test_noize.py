@@ -28,7 +28,7 @@ from export.recipes.noize.concealing import (
     log_spectral_distance_db,
 )
 from export.recipes.noize.continuing import coloured_noise, continue_music
-from export.recipes.noize.training import Recording, TrainingConfig, figures, predict_linearly, predict_with, train
+from export.recipes.noize.training import Recording, Training, TrainingConfig, figures, predict_linearly, predict_with
 from export.to_onnx import export_onnx
 from export.to_torchscript import export_torchscript
 from export.verify import require_parity
@@ -143,24 +143,32 @@ def test_levinson_solves_toeplitz_systems() -> None:
 # --- training and measuring -----------------------------------------------------------------------------------------
 
 
-def test_training_helps_and_the_same_seed_gives_the_same_model() -> None:
-    def trained() -> tuple[NoizeNet, list[dict[str, float]], list[Recording]]:
-        torch.manual_seed(0)
-        model = NoizeNet(SMALL)
-        sounds = [melody(3.0, seed).reshape(-1, SMALL.hop) for seed in range(3)]
-        recordings = [Recording(hops, predict_linearly(model.linear, hops)) for hops in sounds]
-        config = TrainingConfig(steps=60, batch=6, piece=40, lr=5e-3, validate_every=20)
-        return model, train(model, recordings[:2], recordings[2:], config, lambda _: None), recordings
+def test_training_helps_and_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    sounds = [melody(3.0, seed).reshape(-1, SMALL.hop) for seed in range(3)]
+    recordings = [Recording(hops, predict_linearly(NoizeNet(SMALL).linear, hops)) for hops in sounds]
+    config = TrainingConfig(steps=60, batch=6, piece=40, lr=5e-3, validate_every=20)
 
-    model, curve, recordings = trained()
+    def begun() -> Training:
+        torch.manual_seed(0)
+        return Training(NoizeNet(SMALL), config)
+
+    training = begun()
+    training.advance(recordings[:2], recordings[2:], 60, lambda _: None)
+    model, curve = training.finish(), training.curve
     assert curve[-1]["validation"] < curve[0]["validation"]
     held_out = [recordings[2].hops]
     ours = figures(held_out, [predict_with(model, recordings[2])])
     assert ours["error_db"] < figures(held_out, [recordings[2].linear[:, 0]])["error_db"]
     assert ours["mse"] < figures(held_out, held_out)["mse"]
-    again = trained()[0]
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), name
+    for to_step in (25, 60):  # and once more, put aside in between
+        again = begun()
+        if to_step == 60:
+            again.restore(tmp_path / "training.pt")
+        again.advance(recordings[:2], recordings[2:], to_step, lambda _: None)
+        again.save(tmp_path / "training.pt")
+    assert again.curve == curve
+    for name, value in again.finish().state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
 
 
 def test_figures_are_of_the_coming_hop() -> None:
@@ -336,7 +344,7 @@ def test_the_recipe_runs_and_goes_on(archive: Path, tmp_path: Path, monkeypatch:
     assert any("1 files broken" in note for note in report.notes)
     assert all(row.verdict in ("hit", "missed") for row in report.rows)
     weights = (tmp_path / "weights" / "noize.pt").read_bytes()
-    monkeypatch.setattr(experiment, "train", None)  # what is done is not done again
+    monkeypatch.setattr(experiment.Training, "advance", None)  # what is done is not done again
     again = experiment.Experiment(quick_job(tmp_path, archive))
     again.train()
     assert again.measure()["test"]["noize"]["mse"] == report.rows[0].ours

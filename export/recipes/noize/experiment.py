@@ -16,6 +16,7 @@ import torch
 from streamproc import load
 from streamproc.atomic import replacing
 from streamproc.backends.loader import load_model
+from streamproc.errors import ConfigError
 from streamproc.plots import save_view
 
 from ...data.cache import open_cache
@@ -35,11 +36,11 @@ from .concealing import (
     log_spectral_distance_db,
 )
 from .continuing import continue_music
-from .training import Hops, Recording, TrainingConfig, figures, predict_linearly, predict_with, read_hops, train
+from .training import Hops, Recording, Training, TrainingConfig, figures, predict_linearly, predict_with, read_hops
 
 MUSIC = Path("../shared/data/train/noise")
 VALIDATION = Path("../shared/data/val")
-WEIGHTS = "weights/noize.pt"
+WEIGHTS, CHECKPOINT = "weights/noize.pt", "weights/training.pt"
 LINEAR = "linear/{}.npy"
 
 SHORT_ORDER = 16
@@ -93,15 +94,27 @@ class Experiment:
                 files = [LINEAR.format(clip)]
                 job.part(f"linear predictions {clip}", lambda clip=clip: self._predict_linearly(clip), self._key, files)
 
-        def compute() -> list[dict[str, float]]:
-            torch.manual_seed(self._training.seed)
-            model = NoizeNet(self._config)
-            job.say(f"NoizeNet: {sum(p.numel() for p in model.parameters())} parameters")
-            curve = train(model, self._recordings["training"], self._recordings["validation"], self._training, job.say)
-            save_checkpoint(model, job.path(WEIGHTS))
-            return curve
+        torch.manual_seed(self._training.seed)
+        training = Training(NoizeNet(self._config), self._training)
+        job.say(f"NoizeNet: {sum(p.numel() for p in training.model.parameters())} parameters")
+        checkpoint = job.path(CHECKPOINT)
+        every = self._training.validate_every
 
-        curve: list[dict[str, float]] = job.part("training", compute, key, files=[WEIGHTS])
+        def advance(to_step: int) -> list[dict[str, float]]:
+            if to_step > every:
+                training.restore(checkpoint)
+            if training.step != to_step - every:
+                raise ConfigError(f"{checkpoint} is at step {training.step}, not {to_step - every}: use --fresh")
+            training.advance(self._recordings["training"], self._recordings["validation"], to_step, job.say)
+            training.save(checkpoint)
+            if training.step == self._training.steps:
+                save_checkpoint(training.finish(), job.path(WEIGHTS))
+            return training.curve
+
+        curve: list[dict[str, float]] = []
+        for to_step in range(every, self._training.steps + 1, every):
+            files = [CHECKPOINT, WEIGHTS] if to_step == self._training.steps else [CHECKPOINT]
+            curve = job.part(f"training to step {to_step}", lambda to_step=to_step: advance(to_step), key, files)
         model = load_checkpoint(job.path(WEIGHTS))
         assert isinstance(model, NoizeNet)
         self.model = model
@@ -196,29 +209,36 @@ class Experiment:
         for kind, clips in kinds.items():
             for share in (0.1,) if self._job.quick else SHARES:
                 if clips:
-                    scores = self._job.part(
-                        f"misses, {kind}, {share:.0%}",
-                        lambda clips=clips, share=share, kind=kind: self._fill(clips, methods, share, kind == "speech"),
-                        {**self._trained_key, "n_clips": len(clips), "seconds": seconds, "share": share},
-                    )
-                    found.setdefault(kind, {})[f"{100 * share:.0f} %"] = scores
+                    found.setdefault(kind, {})[f"{100 * share:.0f} %"] = {
+                        method.name: self._job.part(
+                            f"misses, {kind}, {share:.0%}, {method.name}",
+                            lambda clips=clips, method=method, share=share, kind=kind: self._fill(
+                                clips, method, share, kind == "speech"
+                            ),
+                            {
+                                **(self._trained_key if method.name == "NoizeNet" else self._key),
+                                "n_clips": len(clips),
+                                "seconds": seconds,
+                            },
+                        )
+                        for method in methods
+                    }
         return found
 
-    def _fill(self, clips: Sequence[Sound], methods: Sequence[Method], share: float, with_pesq: bool) -> Scores:
+    def _fill(self, clips: Sequence[Sound], method: Method, share: float, with_pesq: bool) -> dict[str, float]:
         block, rate = self._config.hop, self._config.sample_rate
-        scores: dict[str, list[dict[str, float]]] = {method.name: [] for method in methods}
-        for seed, clip in enumerate(self._job.track(clips, f"{share:.0%} missed", len(clips))):
+        scores = []
+        for seed, clip in enumerate(clips):
             missed = draw_misses(len(clip) // block, share, seed)
             clean = clip[: len(missed) * block]
             padded = np.concatenate([clean, np.zeros(block, np.float32)])
-            for method in methods:
-                # The input is silence: where a prediction has faded there is nothing to help it.
-                heard = heard_with_misses(method, Playback(padded), 0 * clean, rate, block, missed)
-                figures = {"lsd": log_spectral_distance_db(clean, heard, rate)}
-                if with_pesq:
-                    figures["pesq"] = pesq_wb(heard, clean)
-                scores[method.name].append(figures)
-        return {name: _mean(each) for name, each in scores.items()}
+            # The input is silence: where a prediction has faded there is nothing to help it.
+            heard = heard_with_misses(method, Playback(padded), 0 * clean, rate, block, missed)
+            figures = {"lsd": log_spectral_distance_db(clean, heard, rate)}
+            if with_pesq:
+                figures["pesq"] = pesq_wb(heard, clean)
+            scores.append(figures)
+        return _mean(scores)
 
     def _music_clips(self, n: int, seconds: float) -> list[Sound]:
         """Pieces of the test recordings, every recording that is long enough in turn, the longest first."""
@@ -247,32 +267,33 @@ class Experiment:
         if not (VALIDATION / "speech").is_dir():
             return {}
         n, snrs = (1, SNRS_DB[1:2]) if self._job.quick else (8, SNRS_DB)
-        found = {}
+        found: dict[str, Scores] = {}
         for snr in snrs:
-            found[f"{snr:g} dB"] = self._job.part(
-                f"misses of the denoiser, {snr:g} dB", lambda snr=snr: self._fill_denoised(snr, n), {"n": n, "snr": snr}
-            )
+            for share in (0.0, 0.05, 0.2):
+                for method in self._denoised_methods if share else self._denoised_methods[:1]:
+                    name = f"{method.name}, {100 * share:.0f} %" if share else "nothing missed"
+                    found.setdefault(f"{snr:g} dB", {})[name] = self._job.part(
+                        f"misses of the denoiser, {snr:g} dB, {name}",
+                        lambda snr=snr, share=share, method=method: self._fill_denoised(snr, share, method, n),
+                        {"n": n, "snr": snr, "share": share},
+                    )
         return found
 
-    def _fill_denoised(self, snr_db: float, n: int) -> Scores:
+    _denoised_methods = (Method("dry", "dry"), Method("silence", "silence"), classical_methods()[-1])
+
+    def _fill_denoised(self, snr_db: float, share: float, method: Method, n: int) -> dict[str, float]:
         mixtures = make_validation_set(
             VALIDATION / "speech", VALIDATION / "noise", self._job.path("cache"), _HOST_RATE, n, 5.0, (snr_db, snr_db)
         )
         block = _HOST_RATE // 100
-        methods = (Method("dry", "dry"), Method("silence", "silence"), classical_methods()[-1])
-        scores: dict[str, list[dict[str, float]]] = {}
-        for seed in self._job.track(range(n), f"{snr_db:g} dB", n):
-            clean, noisy = mixtures.clean[seed], mixtures.noisy[seed]
-            for share in (0.0, 0.05, 0.2):
-                missed = draw_misses(len(noisy) // block, share, seed)
-                for method in methods if share else methods[:1]:
-                    processor = load("denoise")
-                    heard = heard_with_misses(method, processor, noisy, _HOST_RATE, block, missed)
-                    late = processor.latency_samples
-                    name = f"{method.name}, {100 * share:.0f} %" if share else "nothing missed"
-                    pesq = pesq_wb(_at_16k(heard[late:]), _at_16k(clean[: len(heard) - late]))
-                    scores.setdefault(name, []).append({"pesq": pesq})
-        return {name: _mean(each) for name, each in scores.items()}
+        scores = []
+        for seed, (clean, noisy) in enumerate(zip(mixtures.clean, mixtures.noisy, strict=True)):
+            missed = draw_misses(len(noisy) // block, share, seed)
+            processor = load("denoise")
+            heard = heard_with_misses(method, processor, noisy, _HOST_RATE, block, missed)
+            late = processor.latency_samples
+            scores.append({"pesq": pesq_wb(_at_16k(heard[late:]), _at_16k(clean[: len(heard) - late]))})
+        return _mean(scores)
 
 
 def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-import time
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from streamproc.atomic import replacing
 
 from ...data.cache import SoundCache
 from ...models.noize import LinearContinuation, NoizeNet
@@ -27,7 +30,7 @@ _AT_A_TIME = 128
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How `train` trains.
+    """How `Training` trains.
 
     Parameters
     ----------
@@ -41,7 +44,7 @@ class TrainingConfig:
     seed : int
     """
 
-    steps: int = 800
+    steps: int = 600
     batch: int = 24
     piece: int = 96
     warm_up: int = 16
@@ -130,48 +133,89 @@ def piece_loss(prediction: Tensor, log_scale: Tensor, target: Tensor, level: Ten
     return torch.log(energy + 0.01).mean() + energy.clamp(max=4.0).mean() + 0.2 * doubt.clamp(max=10.0).mean()
 
 
-def train(
-    model: NoizeNet,
-    training: Sequence[Recording],
-    validation: Sequence[Recording],
-    config: TrainingConfig,
-    report: Callable[[str], None] = print,
-) -> list[dict[str, float]]:
-    """Train a model; it ends with the weights that were best on `validation`.
+class Training:
+    """Training of one model, which can be put aside after any step and taken up again, to the same end.
 
-    Returns
-    -------
-    list of dict
-        ``step``, ``loss``, ``validation``, ``seconds`` at every look at the validation recordings.
+    Parameters
+    ----------
+    model : NoizeNet
+        As it is before the first step.
+    config : TrainingConfig
+
+    Attributes
+    ----------
+    step : int
+        Steps that are done.
+    curve : list of dict
+        ``step``, ``loss`` and ``validation`` at every look at the validation recordings.
     """
-    torch.manual_seed(config.seed)
-    rng = np.random.default_rng(config.seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps, pct_start=0.1)
-    share = np.array([len(recording.hops) for recording in training], np.float64)
-    best, best_loss, curve = copy.deepcopy(model.state_dict()), float("inf"), []
-    losses: list[float] = []
-    began = time.monotonic()
-    for step in range(1, config.steps + 1):
-        model.train()
-        loss = _loss(model, _draw(training, share / share.sum(), config, model, rng), config.warm_up)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-        if step % config.validate_every == 0 or step == config.steps:
-            found = validation_loss(model, validation)
-            if found < best_loss:
-                best, best_loss = copy.deepcopy(model.state_dict()), found
-            row = {"step": step, "loss": float(np.mean(losses)), "validation": found}
-            curve.append(row | {"seconds": time.monotonic() - began})
-            report("  ".join(f"{name} {value:.4g}" for name, value in curve[-1].items()))
-            losses = []
-    model.load_state_dict(best)
-    model.eval()
-    return curve
+
+    def __init__(self, model: NoizeNet, config: TrainingConfig) -> None:
+        torch.manual_seed(config.seed)
+        self.model, self.config = model, config
+        self.step = 0
+        self.curve: list[dict[str, float]] = []
+        self._rng = np.random.default_rng(config.seed)
+        self._optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimiser, config.lr, total_steps=config.steps, pct_start=0.1
+        )
+        self._best, self._best_loss = copy.deepcopy(model.state_dict()), float("inf")
+        self._losses: list[float] = []
+
+    def advance(
+        self,
+        training: Sequence[Recording],
+        validation: Sequence[Recording],
+        to_step: int,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        """Train up to this step, or the last one."""
+        config, model = self.config, self.model
+        share = np.array([len(recording.hops) for recording in training], np.float64)
+        while self.step < min(to_step, config.steps):
+            model.train()
+            loss = _loss(model, _draw(training, share / share.sum(), config, model, self._rng), config.warm_up)
+            self._optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            self._optimiser.step()
+            self._schedule.step()
+            self._losses.append(float(loss.detach()))
+            self.step += 1
+            if self.step % config.validate_every == 0 or self.step == config.steps:
+                found = validation_loss(model, validation)
+                if found < self._best_loss:
+                    self._best, self._best_loss = copy.deepcopy(model.state_dict()), found
+                self.curve.append({"step": self.step, "loss": float(np.mean(self._losses)), "validation": found})
+                self._losses = []
+                report("  ".join(f"{name} {value:.4g}" for name, value in self.curve[-1].items()))
+
+    def finish(self) -> NoizeNet:
+        """Return the model with the weights that were best on the validation recordings."""
+        self.model.load_state_dict(self._best)
+        return self.model.eval()
+
+    _PLAIN = ("step", "curve", "_best", "_best_loss", "_losses")
+    _STATEFUL = ("model", "_optimiser", "_schedule")
+
+    def save(self, path: Path) -> None:
+        """Write everything that going on needs."""
+        content = {name: getattr(self, name) for name in self._PLAIN}
+        content |= {name: getattr(self, name).state_dict() for name in self._STATEFUL}
+        content |= {"numpy": json.dumps(self._rng.bit_generator.state), "torch": torch.get_rng_state()}
+        with replacing(path) as partial:
+            torch.save(content, partial)
+
+    def restore(self, path: Path) -> None:
+        """Go on from what `save` wrote."""
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        for name in self._PLAIN:
+            setattr(self, name, content[name])
+        for name in self._STATEFUL:
+            getattr(self, name).load_state_dict(content[name])
+        self._rng.bit_generator.state = json.loads(content["numpy"])
+        torch.set_rng_state(content["torch"])
 
 
 @torch.inference_mode()
