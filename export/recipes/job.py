@@ -131,19 +131,31 @@ class RecipeJob:
             if stored.get("config") == wanted:
                 self._earlier_s += stored["seconds"]
                 return stored["result"]
-        began = time.monotonic()
-        if self.minutes is not None and began - self._began > 60 * self.minutes:
-            raise RecipeStopped(
-                f"recipe {self.name}: {self.minutes:g} minutes are over before {key!r}; "
-                f"the same command goes on from here"
-            )
+        if self.time_is_over:
+            raise self.stopped(f"before {key!r}")
+        began, earlier_s = time.monotonic(), self._earlier_s
         result = compute()
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - began + self._earlier_s - earlier_s
         text = json.dumps({"key": key, "config": wanted, "seconds": seconds, "result": result}, indent=1)
         with replacing(record) as path:
             path.write_text(text + "\n")
         self.say(f"{key}: {clock(seconds)}")
         return json.loads(text)["result"]
+
+    @property
+    def time_is_over(self) -> bool:
+        """Whether the minutes that were given are used up. Long parts look here, and save where they are."""
+        return self.minutes is not None and time.monotonic() - self._began > 60 * self.minutes
+
+    def stopped(self, where: str) -> RecipeStopped:
+        """Return what to raise when the time is over, once everything is saved."""
+        return RecipeStopped(
+            f"recipe {self.name}: {self.minutes:g} minutes are over {where}; the same command goes on from here"
+        )
+
+    def count_earlier(self, seconds: float) -> None:
+        """Count what an earlier call spent on the part that is being computed, and saved half done."""
+        self._earlier_s += seconds
 
     def folder(self, default: Path | str, what: str) -> Path:
         """Return the folder of data: the one the user gave, or `default`.

@@ -8,8 +8,10 @@ Its dropout on layers that stand alone does nothing in torch, so it is left out.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from streamproc.atomic import replacing
 from streamproc.audio_files import AudioInfo, AudioReader, create
 from streamproc.loading import load
 from streamproc.offline import process_file
@@ -79,10 +82,10 @@ class Plan:
 PLANS = {
     "RNN": Plan("rnn", False, 300, 500),
     "bidirectional RNN": Plan("rnn", True, 300, 500),
-    "bidirectional GRU": Plan("gru", True, 200, 500),
     "causal GRU, long": Plan("gru", False, 2000, 32, 2e-2, long=True),
     "causal GRU, long, 5% missing": Plan("gru", False, 2000, 32, 2e-2, long=True, missing=0.05),
     "bidirectional GRU, long": Plan("gru", True, 2500, 32, 2e-2, long=True),
+    "bidirectional GRU": Plan("gru", True, 200, 500),
     "RNN near identity": Plan("rnn", False, 300, 500, near_identity=True),
     "bidirectional GRU near identity": Plan("gru", True, 200, 500, near_identity=True),
     "RNN, full batch": Plan("rnn", False, 300, N_TRAIN),
@@ -163,25 +166,6 @@ def hide_targets(clean: Tensor, share: float, seed: int) -> Tensor:
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Trained:
-    """What came out of a training.
-
-    Attributes
-    ----------
-    models : list
-        One per seed.
-    losses : list of lists of float
-        For every seed that of every iteration, on its own batch, before the step.
-    snapshots : list
-        ``(iteration, prediction)`` of the first seed for its first training sequence, where asked for.
-    """
-
-    models: list[Model]
-    losses: list[list[float]]
-    snapshots: list[tuple[int, list[float]]]
-
-
 def build(plan: Plan, seed: int) -> Model:
     """Make the untrained model of a plan."""
     torch.manual_seed(seed)
@@ -192,58 +176,116 @@ def build(plan: Plan, seed: int) -> Model:
     return model
 
 
-def train(
-    plan: Plan,
-    noisy: Tensor,
-    target: Tensor,
-    seeds: Sequence[int],
-    loss: Callable[[Tensor, Tensor], Tensor] = mean_absolute_error,
-    snapshot_every: int = 0,
-) -> Trained:
-    """Train one network per seed with Adam, all side by side and none the wiser.
+class Training:
+    """Networks in training with Adam, one per seed, all side by side and none the wiser.
 
     Parameters
     ----------
     plan : Plan
-    noisy, target : float32 [steps, networks, items]
-        A target that is NaN is missing; `mean_absolute_error` leaves it out.
     seeds : sequence of int
         Of the weights and of the order of the batches, one per network.
-    loss : callable
-    snapshot_every : int
-        Iterations between predictions that are kept; 0 for none.
+
+    Attributes
+    ----------
+    models : list
+    iteration : int
+    seconds : float
+        Spent so far.
+    losses : list of lists of float
+        For every seed that of every iteration, on its own batch, before the step.
+    snapshots : list
+        ``(iteration, prediction)`` of the first seed for its first training sequence, where asked for.
     """
-    models = [build(plan, seed) for seed in seeds]
-    stack = NetStack([model.net for model in models])
-    optimiser = torch.optim.Adam(stack.parameters.values(), lr=plan.lr)
-    batches = zip(*(_batches(noisy.shape[2], plan.batch, seed) for seed in seeds), strict=True)
-    result = Trained(models, [[] for _ in seeds], [])
-    for iteration, drawn in zip(range(plan.iterations), batches, strict=False):
-        if plan.long:
-            for group in optimiser.param_groups:
-                group["lr"] = plan.lr * 0.5 * (1 + math.cos(math.pi * iteration / plan.iterations))
-        if snapshot_every and iteration % snapshot_every == 0:
-            with torch.no_grad():
-                result.snapshots.append((iteration, stack(noisy[:, :, :1])[:, 0, 0].tolist()))
-        optimiser.zero_grad()
-        totals = [0.0] * len(models)
-        for part in torch.stack(drawn).split(max(1, CHUNK // len(models)), dim=1):
+
+    def __init__(self, plan: Plan, seeds: Sequence[int]) -> None:
+        self.plan, self.seeds = plan, seeds
+        self.models = [build(plan, seed) for seed in seeds]
+        self.iteration, self.seconds = 0, 0.0
+        self.losses: list[list[float]] = [[] for _ in seeds]
+        self.snapshots: list[tuple[int, list[float]]] = []
+        self._stack = NetStack([model.net for model in self.models])
+        self._optimiser = torch.optim.Adam(self._stack.parameters.values(), lr=plan.lr)
+
+    def run(
+        self,
+        noisy: Tensor,
+        target: Tensor,
+        loss: Callable[[Tensor, Tensor], Tensor] = mean_absolute_error,
+        snapshot_every: int = 0,
+        pause: Callable[[], bool] = lambda: False,
+    ) -> Training:
+        """Train to the end of the plan, or until `pause` says so, and return this.
+
+        Parameters
+        ----------
+        noisy, target : float32 [steps, networks, items]
+            A target that is NaN is missing; `mean_absolute_error` leaves it out.
+        loss : callable
+        snapshot_every : int
+            Iterations between predictions that are kept; 0 for none.
+        pause : callable
+        """
+        began, plan, stack = time.monotonic() - self.seconds, self.plan, self._stack
+        batches = zip(*(_batches(noisy.shape[2], plan.batch, seed) for seed in self.seeds), strict=True)
+        for drawn in islice(batches, self.iteration, plan.iterations):
+            if pause():
+                break
+            if plan.long:
+                for group in self._optimiser.param_groups:
+                    group["lr"] = plan.lr * 0.5 * (1 + math.cos(math.pi * self.iteration / plan.iterations))
+            if snapshot_every and self.iteration % snapshot_every == 0:
+                with torch.no_grad():
+                    self.snapshots.append((self.iteration, stack(noisy[:, :, :1])[:, 0, 0].tolist()))
+            self._optimiser.zero_grad()
+            for curve, value in zip(self.losses, self._differentiate(noisy, target, loss, drawn), strict=True):
+                curve.append(value)
+            if plan.long:
+                _limit_gradients(stack)
+            self._optimiser.step()
+            self.iteration += 1
+        stack.write_back()
+        self.seconds = time.monotonic() - began
+        return self
+
+    def _differentiate(
+        self, noisy: Tensor, target: Tensor, loss: Callable[[Tensor, Tensor], Tensor], drawn: Sequence[Tensor]
+    ) -> list[float]:
+        """Add the gradient of one batch, chunk by chunk; return the loss of every network."""
+        totals = [0.0] * len(self.models)
+        for part in torch.stack(list(drawn)).split(max(1, CHUNK // len(self.models)), dim=1):
             given, wanted = (
                 torch.stack([wave[:, network, items] for network, items in enumerate(part)], 1)
                 for wave in (noisy, target)
             )
-            out = stack(given)
-            share = part.shape[1] / plan.batch
-            losses = [share * loss(out[:, network], wanted[:, network]) for network in range(len(models))]
+            out = self._stack(given)
+            share = part.shape[1] / self.plan.batch
+            losses = [share * loss(out[:, network], wanted[:, network]) for network in range(len(self.models))]
             torch.stack(losses).sum().backward()
             totals = [total + float(value.detach()) for total, value in zip(totals, losses, strict=True)]
-        if plan.long:
-            _limit_gradients(stack)
-        optimiser.step()
-        for curve, total in zip(result.losses, totals, strict=True):
-            curve.append(total)
-    stack.write_back()
-    return result
+        return totals
+
+    def save(self, path: Path) -> None:
+        """Write everything that `restore` needs to go on exactly."""
+        stored = {
+            "plan": asdict(self.plan),
+            "seeds": list(self.seeds),
+            "parameters": self._stack.parameters,
+            "optimiser": self._optimiser.state_dict(),
+            "progress": (self.iteration, self.seconds, self.losses, self.snapshots),
+        }
+        with replacing(path) as partial:
+            torch.save(stored, partial)
+
+    @torch.no_grad()
+    def restore(self, path: Path) -> None:
+        """Go on where a training of the same plan and seeds was saved; one of another is left alone."""
+        stored = torch.load(path, weights_only=True)
+        if (stored["plan"], stored["seeds"]) != (asdict(self.plan), list(self.seeds)):
+            return
+        for name, value in stored["parameters"].items():
+            self._stack.parameters[name].copy_(value)
+        self._optimiser.load_state_dict(stored["optimiser"])
+        self.iteration, self.seconds, self.losses, self.snapshots = stored["progress"]
 
 
 def _batches(n: int, batch: int, seed: int) -> Iterator[Tensor]:
@@ -357,7 +399,7 @@ class Sizes:
         return replace(plan, iterations=max(8, int(plan.iterations * self.share)), batch=min(plan.batch, 50))
 
 
-def _weights(name: str, seed: int) -> str:
+def _weights(name: str, seed: int | str) -> str:
     return f"weights/{name.lower().replace(',', '').replace('%', '').replace(' ', '-')}-{seed}.pt"
 
 
@@ -366,13 +408,21 @@ def _train_part(job: RecipeJob, sizes: Sizes, name: str) -> Any:
     plan = sizes.shorten(PLANS[name])
     seeds = job.seeds[:1] if name in FIRST_SEED else job.seeds
     files = [_weights(name, seed) for seed in seeds]
+    unfinished = job.path(_weights(name, "unfinished"))
 
     def compute() -> list[dict[str, Any]]:
         noisy, clean = waves_of(sizes.n_train, seeds, TRAIN)
         test_noisy, test_clean = waves_of(sizes.n_test, seeds, TEST)
         target = hide_targets(clean, plan.missing, seeds[0]) if plan.missing else clean
         at_start = denoise([build(plan, seed) for seed in seeds], test_noisy)
-        trained = train(plan, noisy, target, seeds, snapshot_every=0 if plan.long else 4)
+        trained = Training(plan, seeds)
+        if job.resume and unfinished.is_file():
+            trained.restore(unfinished)
+            job.count_earlier(trained.seconds)
+        trained.run(noisy, target, snapshot_every=0 if plan.long else 4, pause=lambda: job.time_is_over)
+        if trained.iteration < plan.iterations:
+            trained.save(unfinished)
+            raise job.stopped(f"in {name!r} at iteration {trained.iteration} of {plan.iterations}")
         few = slice(0, sizes.n_test)
         seen = denoise(trained.models, noisy[..., few])
         test = denoise(trained.models, test_noisy)
@@ -391,6 +441,7 @@ def _train_part(job: RecipeJob, sizes: Sizes, name: str) -> Any:
                     "start_bound": float((test_noisy[:, k].abs() - 1).clamp_min(0).mean()),
                 }
             )
+        unfinished.unlink(missing_ok=True)
         return found
 
     return job.part(name, compute, {**asdict(plan), **asdict(sizes), "seeds": seeds}, files)
@@ -428,7 +479,7 @@ def _unmasked(sizes: Sizes) -> list[list[Any]]:
             ("L1, masked", mean_absolute_error),
             ("MSE, masked", mean_squared_error),
         ):
-            trained = train(plan, noisy, target, [0], loss)
+            trained = Training(plan, [0]).run(noisy, target, loss)
             weights = torch.cat([parameter.detach().flatten() for parameter in trained.models[0].parameters()])
             found.append([name, what, trained.losses[0][-1], float(torch.isfinite(weights).float().mean())])
     return found

@@ -29,6 +29,7 @@ from export.recipes.sine import (
     NOISE,
     PERIOD,
     Plan,
+    Training,
     best_possible,
     build,
     denoise,
@@ -36,7 +37,6 @@ from export.recipes.sine import (
     make_waves,
     per_position,
     run,
-    train,
     waves_of,
 )
 from export.target import ExportError, load_target
@@ -163,7 +163,7 @@ def test_the_start_is_as_near_the_identity_as_a_tanh_head_allows(cell: str, bidi
 def test_units_that_are_not_heard_at_first_still_learn() -> None:
     noisy, clean = waves_of(50, [0], 0)
     plan = Plan("gru", True, 3, 50, near_identity=True)
-    before, after = build(plan, 0).net, train(plan, noisy, clean, [0]).models[0].net
+    before, after = build(plan, 0).net, Training(plan, [0]).run(noisy, clean).models[0].net
     for name, value in after.named_parameters():
         assert not torch.equal(value, before.get_parameter(name)), name
 
@@ -174,8 +174,8 @@ def test_units_that_are_not_heard_at_first_still_learn() -> None:
 def test_networks_that_train_side_by_side_do_not_touch_each_other() -> None:
     plan = Plan("gru", False, 4, 20, long=True)
     noisy, clean = waves_of(60, [0, 1], 0)
-    together = train(plan, noisy, clean, [0, 1])
-    alone = train(plan, noisy[:, 1:], clean[:, 1:], [1])
+    together = Training(plan, [0, 1]).run(noisy, clean)
+    alone = Training(plan, [1]).run(noisy[:, 1:], clean[:, 1:])
     np.testing.assert_allclose(together.losses[1], alone.losses[0], rtol=1e-4)
     assert together.losses[0] != together.losses[1]
 
@@ -183,10 +183,30 @@ def test_networks_that_train_side_by_side_do_not_touch_each_other() -> None:
 def test_chunks_of_a_batch_add_up_to_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan("rnn", False, 3, 40)
     noisy, clean = waves_of(40, [0], 0)
-    whole = train(plan, noisy, clean, [0])
+    whole = Training(plan, [0]).run(noisy, clean)
     monkeypatch.setattr("export.recipes.sine.CHUNK", 16)
-    pieces = train(plan, noisy, clean, [0])
+    pieces = Training(plan, [0]).run(noisy, clean)
     np.testing.assert_allclose(whole.losses, pieces.losses, rtol=1e-4)
+
+
+def test_a_training_goes_on_exactly_where_it_was_saved(tmp_path: Path) -> None:
+    plan = Plan("gru", True, 9, 7, long=True)
+    noisy, clean = waves_of(30, [0, 1], 0)
+    whole = Training(plan, [0, 1]).run(noisy, clean, snapshot_every=2)
+    for stop in (3, 5, 5, 9):  # 5 twice: nothing is done, nothing is lost
+        piece = Training(plan, [0, 1])
+        if stop > 3:
+            piece.restore(tmp_path / "t.pt")
+        piece.run(noisy, clean, snapshot_every=2, pause=lambda: piece.iteration == stop)  # noqa: B023
+        piece.save(tmp_path / "t.pt")
+    assert piece.losses == whole.losses
+    assert [list(pair) for pair in piece.snapshots] == [list(pair) for pair in whole.snapshots]
+    for ours, expected in zip(piece.models, whole.models, strict=True):
+        for name, value in expected.state_dict().items():
+            assert torch.equal(ours.state_dict()[name], value), name
+    other = Training(replace(plan, lr=0.5), [0, 1])
+    other.restore(tmp_path / "t.pt")
+    assert other.iteration == 0
 
 
 def test_every_sequence_is_seen_before_one_comes_again() -> None:
@@ -205,12 +225,12 @@ def test_missing_targets_need_the_mask() -> None:
     assert float(torch.isnan(target).float().mean()) == pytest.approx(0.05, abs=0.01)
     assert torch.equal(target[~torch.isnan(target)], clean[~torch.isnan(target)])
     plan = Plan("gru", False, 25, 100)
-    full, masked = (train(plan, noisy, wanted, [0]) for wanted in (clean, target))
+    full, masked = (Training(plan, [0]).run(noisy, wanted) for wanted in (clean, target))
     assert masked.losses[0][-1] == pytest.approx(full.losses[0][-1], rel=0.05)
     assert masked.losses[0][-1] < masked.losses[0][0] / 2
     for loss in (nn.functional.l1_loss, nn.functional.mse_loss):
-        assert np.isnan(train(replace(plan, iterations=2), noisy, target, [0], loss).losses[0]).all()
-    broken = train(replace(plan, iterations=1), noisy, target, [0], nn.functional.mse_loss).models[0]
+        assert np.isnan(Training(replace(plan, iterations=2), [0]).run(noisy, target, loss).losses[0]).all()
+    broken = Training(replace(plan, iterations=1), [0]).run(noisy, target, nn.functional.mse_loss).models[0]
     assert all(torch.isnan(value).all() for value in broken.parameters())
 
 
