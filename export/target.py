@@ -25,6 +25,7 @@ SHIPPED = {
     "pedal": "PedalModel",
     "signal-type": "WaveClassifier",
     "music": "NotePredictor",
+    "noize": "NoizeNet",
 }
 """Name on the command line to model class of `export.models`."""
 

@@ -203,7 +203,7 @@ class Experiment:
     def conceal(self, model_file: Path) -> dict[str, dict[str, Scores]]:
         """Fill missed blocks of speech and music in every way; scores by kind of sound and share of misses."""
         methods = (*classical_methods(), Method("NoizeNet", "predict", lambda: ModelPredictor(load_model(model_file))))
-        n_clips, seconds = (1, 2.0) if self._job.quick else (10, 6.0)
+        n_clips, seconds = (1, 2.0) if self._job.quick else (8, 6.0)
         kinds = {"music": self._music_clips(n_clips, seconds), "speech": self._speech_clips(n_clips, seconds)}
         found: dict[str, dict[str, Scores]] = {}
         for kind, clips in kinds.items():

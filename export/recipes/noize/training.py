@@ -44,7 +44,7 @@ class TrainingConfig:
     seed : int
     """
 
-    steps: int = 600
+    steps: int = 400
     batch: int = 24
     piece: int = 96
     warm_up: int = 16
