@@ -91,7 +91,7 @@ class PedalTraining:
         Along a cosine.
     """
 
-    train_s: float = 60.0
+    train_s: float = 30.0
     test_s: float = 10.0
     frames: int = 3072
     batch: int = 8
