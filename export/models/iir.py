@@ -255,6 +255,10 @@ class TanhFilter(StreamableModel):
         return self.output(h).reshape(frames.shape), last.squeeze(0)
 
 
+_INSIDE = 1.0 - 1e-6
+"""Keeps poles inside the unit circle where tanh is 1 in float32."""
+
+
 class LearnedSections(nn.Module):
     """A gain and second-order sections that stay stable, and of minimum phase, whatever their parameters are.
 
@@ -279,8 +283,8 @@ class LearnedSections(nn.Module):
 
     def coefficients(self) -> tuple[Tensor, Tensor]:
         """Return numerators and denominators, ``[n_sections, 3]`` each, without the gain."""
-        second = torch.tanh(torch.stack([self.zeros[0], self.poles[0]]))
-        first = (1 + second) * torch.tanh(torch.stack([self.zeros[1], self.poles[1]]))
+        second, first = _INSIDE * torch.tanh(torch.stack([self.zeros, self.poles], 1))
+        first = (1 + second) * first
         both = torch.stack([torch.ones_like(second), first, second], 2)
         return both[0], both[1]
 

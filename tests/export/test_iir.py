@@ -276,10 +276,10 @@ def test_learned_sections_are_stable_and_start_as_the_identity() -> None:
     x = torch.randn(2, 2000)
     torch.testing.assert_close(learned(x), x, atol=1e-5, rtol=0)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(20):
+    for spread in (1.0, 3.0, 10.0, 100.0):
         with torch.no_grad():
             for parameter in (learned.poles, learned.zeros):
-                parameter.copy_(3.0 * torch.randn(parameter.shape, generator=generator))
+                parameter.copy_(spread * torch.randn(parameter.shape, generator=generator))
         assert normal_form(learned.sections()).radius < 1.0
 
 
