@@ -60,6 +60,8 @@ class TrainConfig:
     model_config : dict
     mix : MixConfig
     loss : LossConfig
+    start : str
+        Checkpoint of a `GruDenoiser` with as many layers or fewer, to begin from instead of random weights.
     batch : int
         Items per step.
     steps, minutes : int, float, optional
@@ -100,6 +102,7 @@ class TrainConfig:
     model_config: dict[str, Any] = field(default_factory=dict)
     mix: MixConfig = field(default_factory=MixConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    start: str = ""
     batch: int = 32
     steps: int | None = None
     minutes: float | None = None
@@ -178,7 +181,11 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
         validation = make_validation_set(
             config.val_speech, config.val_noise, config.cache_dir, mix.sample_rate, config.n_val
         )
-    model.calibrate(stft(torch.from_numpy(mixer.batch(_CALIBRATION, config.batch).noisy).to(device), model.spec))
+    if config.start:
+        model.grow(torch.load(config.start, map_location=device, weights_only=True)["ema"])
+    else:
+        example = torch.from_numpy(mixer.batch(_CALIBRATION, config.batch).noisy)
+        model.calibrate(stft(example.to(device), model.spec))
     average = copy.deepcopy(model).eval().requires_grad_(False)
     on_cpu = device.type == "cpu"
     reduce_precision(

@@ -25,6 +25,9 @@ def train(
         typer.Option(help="What recurs: gated layers, or state-frequency memories of fixed or adaptive frequencies."),
     ] = "gru",
     model_config: Annotated[str, typer.Option(help="Fields of the model's configuration, as JSON.")] = "{}",
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint to begin from; layers that it lacks start silent.", dir_okay=False)
+    ] = None,
     batch: Annotated[int, typer.Option(min=1)] = 32,
     seconds: Annotated[float, typer.Option(help="Length of an item.")] = 2.0,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
@@ -44,7 +47,8 @@ def train(
             rooms=str(rooms) if rooms.is_dir() else "", val_speech=str(val_speech) if val_speech.is_dir() else "",
             val_noise=str(val_noise), cache_dir=str(cache), runs_dir=str(runs),
             model_config={"core": core, **json.loads(model_config)},
-            mix=MixConfig(seconds=seconds), batch=batch, lr=lr, seed=seed, workers=workers, device=device,
+            start=str(start or ""), mix=MixConfig(seconds=seconds), batch=batch, lr=lr, seed=seed, workers=workers,
+            device=device,
         )  # fmt: skip
         run_training(config, resume=not fresh, report=lambda line: typer.echo(line))
     except (ValueError, FileNotFoundError) as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from streamproc.errors import ConfigError
 from streamproc.spec import ModelSpec, StateSpec
 
 from .base import StreamableModel
@@ -102,7 +104,7 @@ class GruDenoiser(StreamableModel):
             self.taps.bias[: cfg.n_low] = 1.0  # the real part of the newest tap: the filter starts as the identity
         self.spec = ModelSpec(
             name="denoise",
-            version="0.1.0",
+            version="0.2.0",
             sample_rate=cfg.sample_rate,
             hop=cfg.hop,
             io="spectrum",
@@ -165,6 +167,34 @@ class GruDenoiser(StreamableModel):
         features = self.features(spectra, low, _times_j(low)).flatten(0, 1)
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(1.0 / features.std(0).clamp_min(1e-3))
+
+    @torch.no_grad()
+    def grow(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the weights of a model that is equal but for fewer recurrent layers.
+
+        Layers that it lacks start silent - their candidate state is zero - so the deeper model begins as the function
+        that the shallower one was, and learns from there.
+
+        Parameters
+        ----------
+        weights : mapping
+            State dict of the other model.
+
+        Raises
+        ------
+        ConfigError
+            If anything but layers at the end differs, or the new layers are not GRUs.
+        """
+        own = self.state_dict()
+        new = [name for name in own if name not in weights and name.startswith("core.")]
+        differing = {name for name in own if name in weights and own[name].shape != weights[name].shape}
+        differing |= (own.keys() ^ weights.keys()) - set(new)
+        if differing or (new and self.config.core != "gru"):
+            found = ", ".join(sorted(differing)) or f"its core, {self.config.core}"
+            raise ConfigError(f"only a model with fewer GRU layers can be grown; this one differs in {found}")
+        self.load_state_dict(weights, strict=False)
+        for name in new:
+            self.get_parameter(name)[2 * self.config.hidden :] = 0.0
 
     def shape(self, spectra: Tensor, low: Tensor, turned: Tensor, taps: Tensor, gains: Tensor) -> Tensor:
         """Filter the low bins along time and scale everything; returns [channels, steps, bins, 2].

@@ -12,6 +12,7 @@ import torch
 from export.losses import LossConfig, denoising_loss
 from export.models import GruDenoiser, GruDenoiserConfig, StreamableModel, build_model, enhance, istft, stft
 from export.models.denoiser import band_matrices
+from streamproc.errors import ConfigError
 from streamproc.spec import ModelSpec
 from streamproc.windows import window_pair
 
@@ -108,6 +109,22 @@ def test_the_default_model_answers_after_512_samples_and_fits_in_4_mb() -> None:
     model = GruDenoiser()
     assert model.spec.hop + model.spec.latency == 512
     assert 4 * sum(tensor.numel() for tensor in model.state_dict().values()) < 4_000_000
+
+
+def test_a_grown_model_begins_as_the_one_it_grew_from_and_can_learn(model: GruDenoiser) -> None:
+    deeper = GruDenoiser(replace(model.config, n_layers=model.config.n_layers + 1))
+    deeper.grow(model.state_dict())
+    frames = torch.randn(1, 6, model.config.analysis_window // 2 + 1, 2, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(deeper(frames)[0], model(frames)[0])
+    loss = deeper(frames)[0].square().sum()
+    gradients = torch.autograd.grad(loss, list(deeper.core[-1].parameters()))
+    assert max(float(gradient.abs().max()) for gradient in gradients) > 0.0
+
+
+def test_growing_from_another_width_says_what_differs(model: GruDenoiser) -> None:
+    wider = GruDenoiser(replace(model.config, hidden=model.config.hidden + 2))
+    with pytest.raises(ConfigError, match=r"fewer GRU layers.*encode\.weight"):
+        wider.grow(model.state_dict())
 
 
 def test_unknown_model_names_the_known_ones() -> None:
