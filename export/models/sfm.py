@@ -177,10 +177,10 @@ def rotation(frequencies: Sequence[float]) -> np.ndarray:
     """Return cosine and sine of every frequency, float32 [2, K], with a modulus that is 1 as nearly as it can be.
 
     Rounding each on its own leaves a modulus that is off by 4e-8: a memory that is held for 1e6 steps would grow or
-    shrink by some percent. Among the neighbours in float32 there is a pair that is ten to a hundred times nearer; the
-    angle moves by about 1e-6 rad at most.
+    shrink by some percent. So of the neighbours in float32 whose modulus is off by less than 1e-10 the one nearest in
+    angle is taken (a few 1e-6 rad at most), and where there is none, the one with the best modulus.
     """
-    reach = np.arange(-12, 13, dtype=np.float32)
+    reach = np.arange(-32, 33, dtype=np.float32)
     pairs = []
     for w in frequencies:
         exact = np.array([math.cos(w), math.sin(w)])
@@ -190,7 +190,10 @@ def rotation(frequencies: Sequence[float]) -> np.ndarray:
         nearest = exact.astype(np.float32)
         step = np.spacing(np.maximum(np.abs(nearest), np.float32(0.1)))
         cos, sin = (axis.ravel() for axis in np.meshgrid(*(nearest + reach[:, None] * step).T))
-        best = np.abs(np.float64(cos) ** 2 + np.float64(sin) ** 2 - 1.0).argmin()
+        growth = np.abs(np.hypot(np.float64(cos), np.float64(sin)) - 1.0)
+        turned = np.abs(np.float64(sin) * exact[0] - np.float64(cos) * exact[1])
+        good = growth < 1e-10
+        best = np.where(good, turned, np.inf).argmin() if good.any() else growth.argmin()
         pairs.append(np.array([cos[best], sin[best]]))
     return np.array(pairs, np.float32).T
 
