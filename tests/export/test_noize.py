@@ -27,7 +27,7 @@ from export.recipes.noize.concealing import (
     heard_with_misses,
     log_spectral_distance_db,
 )
-from export.recipes.noize.continuing import coloured_noise, continue_music
+from export.recipes.noize.continuing import coloured_noise, continue_music, spectral_flatness_db
 from export.recipes.noize.training import Recording, Training, TrainingConfig, figures, predict_linearly, predict_with
 from export.to_onnx import export_onnx
 from export.to_torchscript import export_torchscript
@@ -276,6 +276,12 @@ def test_chance_has_the_colour_of_the_past() -> None:
     assert np.mean(noise**2) == pytest.approx(1.0, rel=0.15)
     power = np.abs(np.fft.rfft(noise)) ** 2
     assert power[:1000].mean() > 30 * power[-1000:].mean()
+
+
+def test_flatness_tells_noise_from_tones() -> None:
+    noise = np.random.default_rng(0).standard_normal(20_000).astype(np.float32)
+    assert spectral_flatness_db(noise) == pytest.approx(-2.5, abs=0.2)
+    assert spectral_flatness_db(melody(1.0)) < -20
 
 
 # --- concealing -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..job import RecipeJob
 from ..report import RecipeReport, Row
-from .experiment import Experiment
+from .experiment import TEMPERATURE, Experiment
 from .reporting import draw, tables
 
 __all__ = ["run"]
@@ -61,17 +61,16 @@ def run(job: RecipeJob) -> RecipeReport:
         live="streamproc live --on-miss predict\n"
         f"streamproc inspect {onnx} --verify\n"
         f"streamproc view {job.out / 'continuation.wav'}",
-        tables=tables(measured, filled, denoised),
+        tables=tables(measured, continued, filled, denoised),
         notes=[
             f"Music: {experiment.n_recordings} recordings, {held_out}, whole recordings held out; "
             f"{experiment.n_broken} files broken and left out. Training stopped by the validation recordings, "
             "everything else is of the test recordings. The document is unfinished and has no figures to compare with.",
             "Error of a hop: energy of the error over that of the hop, at most 1, mean over hops, in dB; silence gets "
             "0.",
-            f"Continuation: {continued['seconds']:g} s at temperature {continued['temperature']:g}, seed "
-            f"{continued['seed']}, after {continued['prompt_s']:g} s of a test recording; level of its last tenth "
-            f"{continued['level_db']:+.1f} dB against the prompt, {continued['peak_share']:.1%} of its samples at full "
-            "scale. `prompt.wav`, `continuation.wav`, `continuation.png`.",
+            f"Continuation: after the first {continued['prompt']['seconds']:g} s of a test recording (`prompt.wav`); "
+            f"temperature {TEMPERATURE:g} is `continuation.wav`, shown in `continuation.png`. Spectral flatness tells "
+            "noise (-2.5 dB) from tones (far below).",
             "Misses: drawn block by block, through the live engine: a missed block comes late, so every prediction "
             "starts from true sound. Mean over clips.",
         ],

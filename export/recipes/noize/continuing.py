@@ -107,5 +107,15 @@ def coloured_noise(past: Sound, n: int, rng: np.random.Generator) -> npt.NDArray
     return coloured
 
 
+def spectral_flatness_db(sound: Sound) -> float:
+    """Return how like noise a sound is: geometric over arithmetic mean of its power spectra, mean over frames, in dB.
+
+    Frames of 1024 samples; -2.5 for white noise (whose spectra are not flat one by one), far below for tones.
+    """
+    frames = np.lib.stride_tricks.sliding_window_view(sound.astype(np.float64), 1024)[::512] * np.hanning(1024)
+    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2 + 1e-10
+    return float(np.mean(10 * np.log10(np.exp(np.log(power).mean(axis=1)) / power.mean(axis=1))))
+
+
 def _frame(hop: Sound) -> Tensor:
     return torch.from_numpy(hop).reshape(1, 1, -1)

@@ -35,7 +35,7 @@ from .concealing import (
     heard_with_misses,
     log_spectral_distance_db,
 )
-from .continuing import continue_music
+from .continuing import continue_music, spectral_flatness_db
 from .training import Hops, Recording, Training, TrainingConfig, figures, predict_linearly, predict_with, read_hops
 
 MUSIC = Path("../shared/data/train/noise")
@@ -44,6 +44,7 @@ WEIGHTS, CHECKPOINT = "weights/noize.pt", "weights/training.pt"
 LINEAR = "linear/{}.npy"
 
 SHORT_ORDER = 16
+TEMPERATURE, TEMPERATURES, SEED = 0.8, (0.4, 0.8, 1.0), 0
 SHARES = (0.02, 0.05, 0.1, 0.2)
 SNRS_DB = (0.0, 10.0, 20.0, 40.0)
 _HOST_RATE = 48_000
@@ -167,36 +168,56 @@ class Experiment:
 
     # --- continuing -------------------------------------------------------------------------------------------------
 
-    def continue_a_recording(self, temperature: float = 1.0, seed: int = 0) -> dict[str, float]:
-        """Continue the longest test recording after its first seconds; write sound and picture."""
-        job = self._job
-        seconds, prompt_s = (1.0, 1.0) if job.quick else (60.0, 10.0)
+    def continue_a_recording(self) -> dict[str, dict[str, float]]:
+        """Continue the longest test recording after its first seconds; write sounds, and a picture of the minute.
 
-        def compute() -> dict[str, float]:
-            rate = self._music.sample_rate
-            longest = max(self._parts["test"], key=lambda clip: int(self._music.length[clip]))
-            prompt = self._music.read(longest, 0, round(prompt_s * rate))
-            sound = continue_music(
-                self.model, prompt, seconds, temperature, seed, lambda hops: job.track(hops, "continuing", None)
-            )
-            soundfile.write(job.path("prompt.wav"), prompt, rate)
-            soundfile.write(job.path("continuation.wav"), sound, rate)
-            save_view(job.path("continuation.wav"), job.path("continuation.png"))
-            last = sound[-len(sound) // 10 :].astype(np.float64)
-            power = float(np.mean(prompt.astype(np.float64) ** 2))
+        Returns
+        -------
+        dict of str to dict
+            ``prompt``, and each temperature: ``seconds``, ``level_db`` of the last tenth against the prompt,
+            ``flatness_db`` (see `spectral_flatness_db`) and ``peak_share``, the samples at full scale.
+        """
+        job, rate = self._job, self._music.sample_rate
+        seconds, prompt_s = (1.0, 1.0) if job.quick else (60.0, 10.0)
+        longest = max(self._parts["test"], key=lambda clip: int(self._music.length[clip]))
+        prompt = self._music.read(longest, 0, round(prompt_s * rate))
+        soundfile.write(job.path("prompt.wav"), prompt, rate)
+        power = float(np.mean(prompt.astype(np.float64) ** 2))
+
+        def figures_of(sound: Sound) -> dict[str, float]:
+            last = float(np.mean(sound[-len(sound) // 10 :].astype(np.float64) ** 2))
             return {
-                "seconds": seconds,
-                "prompt_s": len(prompt) / rate,
-                "temperature": temperature,
-                "seed": seed,
-                "level_db": float(10 * np.log10(max(float(np.mean(last**2)), 1e-12) / max(power, 1e-12))),
+                "seconds": len(sound) / rate,
+                "level_db": float(10 * np.log10(max(last, 1e-12) / max(power, 1e-12))),
+                "flatness_db": spectral_flatness_db(sound),
                 "peak_share": float(np.mean(np.abs(sound) >= 1.0)),
             }
 
-        key = {**self._trained_key, "seconds": seconds, "temperature": temperature, "seed": seed}
-        files = ["prompt.wav", "continuation.wav", "continuation.png"]
-        continued: dict[str, float] = job.part("continuation", compute, key, files=files)
-        return continued
+        def compute(temperature: float, seconds: float, name: str) -> dict[str, float]:
+            sound = continue_music(
+                self.model,
+                prompt,
+                seconds,
+                temperature,
+                SEED,
+                lambda hops: job.track(hops, f"temperature {temperature:g}"),
+            )
+            soundfile.write(job.path(f"{name}.wav"), sound, rate)
+            save_view(job.path(f"{name}.wav"), job.path(f"{name}.png"))
+            return figures_of(sound)
+
+        found = {"prompt": figures_of(prompt)}
+        for temperature in (TEMPERATURE,) if job.quick else TEMPERATURES:
+            whole = temperature == TEMPERATURE
+            name = "continuation" if whole else f"continuation-{temperature:g}"
+            length = seconds if whole else seconds / 6
+            found[f"temperature {temperature:g}"] = job.part(
+                f"continuation, temperature {temperature:g}",
+                lambda temperature=temperature, length=length, name=name: compute(temperature, length, name),
+                {**self._trained_key, "seconds": length, "seed": SEED},
+                files=[f"{name}.wav", f"{name}.png"],
+            )
+        return found
 
     # --- concealing -------------------------------------------------------------------------------------------------
 

@@ -17,9 +17,27 @@ _PREDICTORS = {
 }
 
 
-def tables(measured: dict[str, Any], filled: dict[str, dict[str, Any]], denoised: dict[str, Any]) -> list[Table]:
-    """Return the tables: predictors, ways to fill misses, and the same behind the denoiser."""
+def tables(
+    measured: dict[str, Any], continued: dict[str, Any], filled: dict[str, dict[str, Any]], denoised: dict[str, Any]
+) -> list[Table]:
+    """Return the tables: predictors, continuations, ways to fill misses, and the same behind the denoiser."""
     result = [_predictors(split, scores) for split, scores in measured.items()]
+    result.append(
+        Table(
+            "A recording goes on",
+            ("", "length, s", "level at the end, dB", "spectral flatness, dB", "at full scale"),
+            tuple(
+                (
+                    name,
+                    f"{of['seconds']:g}",
+                    "" if name == "prompt" else f"{of['level_db']:+.1f}",
+                    f"{of['flatness_db']:.1f}",
+                    f"{of['peak_share']:.2%}",
+                )
+                for name, of in continued.items()
+            ),
+        )
+    )
     if filled:
         methods = list(next(iter(next(iter(filled.values())).values())))
         rows = []
