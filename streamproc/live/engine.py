@@ -269,15 +269,11 @@ class LiveEngine:
         continuation = self._continuation
         if continuation is None:
             return dry
-        if stop - start < dry.shape[1]:
-            if self._splice.has_wet:
-                if bypass:
-                    continuation.drop()
-                else:
-                    continuation.hold()
-        elif self._splice.is_wet:
+        whole = stop - start == dry.shape[1]
+        if not whole and self._splice.has_wet and not bypass:
+            continuation.hold()
+        elif self._splice.is_wet:  # nothing to go on from any more; or a gap in which dry sound was asked for
             continuation.drop()
-            return dry
         return continuation.over(dry, due, start, stop)
 
     def _follow_control(self, position: int, n: int) -> None:
