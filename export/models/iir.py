@@ -333,7 +333,7 @@ class PedalModel(StreamableModel):
     """Filter, GRU, filter: an amplifier, a distortion pedal or a loudspeaker, learned from a dry and a wet recording.
 
     The linear parts are cascades of learned second-order sections. The GRU, which sees one sample at a time, has what
-    is not linear to do [1]_, beside a straight path with a gain of its own.
+    is not linear to do [1]_, beside a straight path with a gain of its own. Nothing has a bias: silence stays silence.
 
     Parameters
     ----------
@@ -371,8 +371,8 @@ class PedalModel(StreamableModel):
         )
         self.before, self.after = LearnedSections(cfg.n_before), LearnedSections(cfg.n_after)
         if cfg.hidden:
-            self.gru = nn.GRU(1, cfg.hidden, batch_first=True)
-            self.head = nn.Linear(cfg.hidden, 1)
+            self.gru = nn.GRU(1, cfg.hidden, bias=False, batch_first=True)
+            self.head = nn.Linear(cfg.hidden, 1, bias=False)
             self.straight = nn.Parameter(torch.ones(()))
         self.blocks = nn.ModuleDict(
             {
@@ -399,7 +399,7 @@ class PedalModel(StreamableModel):
         self.after.log_gain.fill_(0.5 * float(target.log()))
         self.settle()
 
-    def train_sequence(self, x: Tensor, chunk: int = 128, warm_up: int = 64) -> Tensor:
+    def train_sequence(self, x: Tensor, chunk: int = 64, warm_up: int = 32) -> Tensor:
         """Return the output for whole signals [channels, frames] from silence, differentiable in every parameter.
 
         The GRU runs on overlapping chunks of the signal at once, each from the zero state and not counted for its first

@@ -293,6 +293,10 @@ def test_the_pedal_trains_as_it_streams() -> None:
     np.testing.assert_allclose(trained[:, 500:], through(model, x)[:, 500:], atol=1e-3 * np.abs(trained).max())
 
 
+def test_silence_stays_silence() -> None:
+    assert not through(learned_pedal(), np.zeros((1, 640), np.float32)).any()
+
+
 @pytest.mark.parametrize("sizes", [{"hidden": 0}, {"n_before": 0}, {"n_after": 0, "n_before": 0}], ids=str)
 def test_parts_can_be_left_out(sizes: dict[str, int], tmp_path: Path) -> None:
     model = PedalModel(PedalModelConfig(**sizes))

@@ -116,7 +116,6 @@ def _construct(job: RecipeJob, rows: list[Row], tables: list[Table], notes: list
         Row(
             "cut-offs down to 0.0001, worst: error / peak",
             max(result["chosen"] for result in hard),
-            digits=7,
         )
     )
 
@@ -266,9 +265,11 @@ def _train(job: RecipeJob, rows: list[Row], notes: list[str]) -> Path:
         for quality, ax in zip(QUALITIES, axes, strict=True):
             angle, radius, output = ours[quality, job.seeds[0]]["modes"]
             found = training.Modes(np.array(angle), np.array(radius), training.IMPULSE * np.array(output))
-            ax.plot(responses[quality], label="lfilter")
-            ax.plot(found.response(training.N_FRAMES), "--", label="trained")
-            ax.set(title=f"Q = {quality}, seed {job.seeds[0]}", xlabel="sample")
+            late = slice(600, 760) if quality < 0.999 else slice(training.N_FRAMES - 160, training.N_FRAMES)
+            sample = np.arange(training.N_FRAMES)[late]
+            ax.plot(sample, responses[quality][late], label="lfilter")
+            ax.plot(sample, found.response(training.N_FRAMES)[late], "--", label="trained")
+            ax.set(title=f"Q = {quality}, seed {job.seeds[0]}, late in the response", xlabel="sample")
         axes[0].legend()
 
     quality, seed = QUALITIES[-1], job.seeds[0]
