@@ -93,7 +93,8 @@ def _construct(job: RecipeJob, rows: list[Row], tables: list[Table], notes: list
     )
     notes.append(
         f"Exactness: ONNX files at a hop of {accuracy.HOP} beside `sosfilt` in float64, over noise, noise on a "
-        f"constant, a sweep and silence; cut-offs of 0.02 to 0.4 of the sample rate, orders 1 to 12. The worst is "
+        f"constant, a sweep and silence; Butterworth, Chebyshev I and II and elliptic, low-pass, high-pass, "
+        f"band-pass and band-stop, cut-offs of 0.02 to 0.4 of the sample rate, orders 1 to 12. The worst is "
         f"{worst['design']} ({worst['state']} state). Of {len(results)} designs {n_double} got a float64 state, "
         f"because float32 did not hold theirs to {PROBE_LIMIT:g} in a probe; all others have float32."
     )
@@ -339,8 +340,9 @@ def _pedal(job: RecipeJob, rows: list[Row], notes: list[str]) -> Path:
     notes.append(
         f"Pedal: two filters, a tanh with bias and 24 dB of gain, three filters, all simulated at 48 kHz; "
         f"{plan.train_s:g} s of plucked strings to learn from, {plan.test_s:g} s of others to test on, no "
-        f"pre-emphasis, {plan.steps} steps of Adam. All three models train alike; one seed. `--data DIR` learns from "
-        f"your own `dry.wav` and `wet.wav` instead."
+        f"pre-emphasis, {plan.steps} steps of Adam. All three models train alike, the GRU on chunks with 32 samples "
+        f"of past: enough beside filters, and a handicap for the GRU alone. One seed. "
+        f"`--data DIR` learns from your own `dry.wav` and `wet.wav` instead."
         if job.data is None
         else f"Pedal: recordings of {job.data}, the last sixth to test on; {plan.steps} steps of Adam."
     )
