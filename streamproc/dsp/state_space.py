@@ -144,7 +144,7 @@ def delay_chain(b: npt.ArrayLike, a: npt.ArrayLike) -> StateSpace:
 
 
 def normal_form(sections: npt.ArrayLike) -> StateSpace:
-    """Return a cascade of second-order sections as 2 x 2 blocks that neither ring nor overflow when rounded.
+    """Return a cascade of second-order sections as 2 x 2 blocks that bear rounding well.
 
     A pair of complex poles ``p`` becomes the rotation ``[[Re p, -Im p], [Im p, Re p]]``, whose gain is ``|p|`` in every
     direction [1]_. Real poles, and pairs so close to the axis that the rotation would be badly scaled, become one pole
