@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+import soundfile as sf
 
 from .cache import Clip, SoundCache, list_clips, open_clips
 
@@ -74,11 +76,48 @@ def read_tracks(path: Path) -> dict[int, tuple[str, str]]:
         return {int(row[0]): (row[genre], row[split]) for row in rows if row and row[0].isdigit()}
 
 
-def open_music(folder: Path | str, cache_dir: Path | str, sample_rate: int) -> SoundCache:
-    """Return the music of a folder, decoded once; files that cannot be decoded are left out and named in `broken`."""
+def open_music(
+    folder: Path | str, cache_dir: Path | str, sample_rate: int, minutes: float | None = None, seed: int = 0
+) -> SoundCache:
+    """Return the music of a folder, decoded once; files that cannot be decoded are left out and named in `broken`.
+
+    Parameters
+    ----------
+    folder, cache_dir : path
+    sample_rate : int
+        Of the cache, in Hz.
+    minutes : float, optional
+        Of a folder with more music than that, take whole recordings by chance until it is enough.
+    seed : int
+        Of that chance.
+    """
     folder = Path(folder)
     name = f"{folder.resolve().parent.name}-{folder.name}-music"
-    return open_clips(list_music(folder), name, cache_dir, sample_rate, skip_broken=True)
+    clips = list_music(folder)
+    if minutes is not None:
+        clips = choose(clips, minutes, seed)
+    return open_clips(clips, name, cache_dir, sample_rate, skip_broken=True)
+
+
+def choose(clips: Sequence[Clip], minutes: float, seed: int = 0) -> list[Clip]:
+    """Draw recordings until there are so many minutes of them; all, if there are fewer. In the order they came in."""
+    chosen: list[int] = []
+    left_s = 60.0 * minutes
+    for place in np.random.default_rng(seed).permutation(len(clips)):
+        if left_s <= 0.0:
+            break
+        chosen.append(int(place))
+        left_s -= _seconds(clips[place])
+    return [clips[place] for place in sorted(chosen)]
+
+
+def _seconds(clip: Clip) -> float:
+    if clip.length is not None and clip.sample_rate:
+        return clip.length / clip.sample_rate
+    try:
+        return float(sf.info(clip.path).duration)
+    except sf.SoundFileError:  # broken: to be counted where it is decoded
+        return 0.0
 
 
 def split_music(music: SoundCache, seed: int = 0) -> dict[Split, list[int]]:

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from scipy.linalg import solve_toeplitz
 
-from export.data.music import list_music, open_music, read_tracks, split_music
+from export.data.music import choose, list_music, open_music, read_tracks, split_music
 from export.models import NoizeNet, NoizeNetConfig
 from export.models.noize import LinearContinuation, levinson
 from export.recipes import find_recipe
@@ -212,6 +212,16 @@ def test_the_free_music_archive_is_read_with_genres_and_splits(archive: Path, tm
     assert [Path(name).name for name in music.broken] == ["000099.mp3"]
     assert split_music(music) == {"training": [0, 1, 2], "validation": [3], "test": [4]}
     assert open_music(archive, tmp_path, RATE).broken == music.broken, "known from the cache too"
+
+
+def test_of_a_large_folder_a_part_is_taken_by_chance_that_can_be_repeated(archive: Path, tmp_path: Path) -> None:
+    clips = list_music(archive)
+    assert choose(clips, 10.0) == clips
+    assert len(choose(clips, 0.1)) < len(clips)
+    assert choose(clips, 0.1, seed=1) == choose(clips, 0.1, seed=1)
+    assert len({tuple(choose(clips, 0.1, seed)) for seed in range(9)}) > 1
+    seconds = open_music(archive, tmp_path, RATE, minutes=0.1).hours * 3600
+    assert 6.0 <= seconds < 6.0 + 2.8
 
 
 def test_any_folder_is_split_by_recording_and_by_chance_that_can_be_repeated(tmp_path: Path) -> None:

@@ -43,6 +43,9 @@ VALIDATION = Path("../shared/data/val")
 WEIGHTS, CHECKPOINT = "weights/noize.pt", "weights/training.pt"
 LINEAR = "linear/{}.npy"
 
+MOST_MINUTES = 40.0
+"""Of a larger folder of music so much is taken: linear predictions are kept in memory, 12 MB a minute."""
+
 SHORT_ORDER = 16
 TEMPERATURE, TEMPERATURES, SEED = 0.8, (0.4, 0.8, 1.0), 0
 SHARES = (0.02, 0.05, 0.1, 0.2)
@@ -74,7 +77,7 @@ class Experiment:
         self._training = TrainingConfig(steps=6, batch=4, piece=40, validate_every=3) if job.quick else TrainingConfig()
         folder = job.folder(MUSIC, "music: indexed, in the Free Music Archive's layout, or any sound files")
         try:
-            self._music = open_music(folder, job.path("cache"), self._config.sample_rate)
+            self._music = open_music(folder, job.path("cache"), self._config.sample_rate, MOST_MINUTES)
             self._parts = split_music(self._music, self._training.seed)
         except (ValueError, FileNotFoundError) as error:
             raise DataMissing(f"recipe {job.name}: {error}") from error
