@@ -36,6 +36,17 @@ CELLS = {
 }
 """Name in tables to model; all have about 139 k parameters."""
 
+VARIANTS = {
+    "SFM, periods of 32, 16, 8 and 4 steps": replace(
+        CELLS["SFM"], frequencies=tuple(2 * math.pi / period for period in (32, 16, 8, 4))
+    ),
+    "SFM, one frequency, which is 0": NotePredictorConfig("sfm-fixed", 164, 76, 1, (0.0,)),
+}
+"""What the frequencies are good for: SFMs of the same size with others, and with none. One seed."""
+
+VARIED = ("JSB", "Nottingham")
+"""Sets that the variants are tried on."""
+
 SPECTRAL = ("SFM", "A-SFM, accumulated", "A-SFM, literal")
 
 ORDER = ("JSB", "Piano-midi", "Nottingham", "MuseData")
@@ -108,6 +119,13 @@ def run(job: RecipeJob) -> RecipeReport:
                 n_runs += 1
                 unfinished += result["best_at"] == plan.updates
     first = job.seeds[0]
+    varied = {
+        what: [
+            trained(job, name, rolls[name], what, config, replace(plan, lr=rates["SFM"]), first)["test"]
+            for name in VARIED if name in names
+        ]
+        for what, config in (VARIANTS if not job.quick else {}).items()
+    }  # fmt: skip
     for what in SPECTRAL[:2]:
         model = load_checkpoint(job.path(weights(names[0], what, first)))
         assert isinstance(model, NotePredictor)
@@ -131,7 +149,11 @@ def run(job: RecipeJob) -> RecipeReport:
     return RecipeReport(
         rows=rows,
         live=f"streamproc inspect {onnx} --verify",
-        tables=[_baseline_table(rolls, figures), _amplitude_table(amplitudes, names[0])],
+        tables=[
+            _baseline_table(rolls, figures),
+            _amplitude_table(amplitudes, names[0]),
+            *([_variant_table(figures, varied)] if varied else []),
+        ],
         notes=[
             "Nats per step, higher is better: summed over 88 notes, averaged over all test steps, the first of every "
             "song included.",
@@ -186,7 +208,7 @@ def trained(
     job: RecipeJob, name: str, rolls: PianoRolls, what: str, config: NotePredictorConfig, plan: Plan, seed: int
 ) -> dict[str, float]:
     """One model on one set, from the file where it is done already."""
-    file = weights(name, what, seed)
+    file = weights(name, what, seed) if what in CELLS else f"weights/{name}-variant-{config.n_frequencies}-{seed}.pt"
 
     def compute() -> dict[str, float]:
         model, result = train(rolls, config, plan, seed)
@@ -370,6 +392,12 @@ def _amplitude_table(amplitudes: dict[str, np.ndarray], name: str) -> Table:
     header = ("", *(f"k = {k + 1}" for k in range(n_frequencies)))
     rows = tuple((what, *(f"{mean:.2f}" for mean in means)) for what, means in amplitudes.items())
     return Table(f"Mean amplitude of the memory by frequency, in the pictures of a song of {name}", header, rows)
+
+
+def _variant_table(figures: dict[str, dict[str, list[float]]], varied: dict[str, list[float]]) -> Table:
+    grid = ("SFM, the document's grid: 4, 2, 4/3 and 1 steps", *(f"{figures[name]['SFM'][0]:.3f}" for name in VARIED))
+    rows = tuple((what, *(f"{figure:.3f}" for figure in each)) for what, each in varied.items())
+    return Table("What the frequencies are good for, nats per step, one seed", ("", *VARIED), (grid, *rows))
 
 
 def _best(figures: dict[str, list[float]], among: Sequence[str]) -> float:
