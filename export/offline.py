@@ -1,4 +1,4 @@
-"""Export of models that need the whole signal: one graph from signal to signal, which everything that streams refuses."""
+"""Export of models that need the whole signal: one graph from signal to signal, which streaming code refuses."""
 
 from __future__ import annotations
 
