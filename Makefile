@@ -36,7 +36,7 @@ format: $(VENV)/.dev
 
 # Hours of CPU; stops and resumes where it was. Reads $(SHARED)/data, or SPEECH=dir NOISE=dir.
 train-denoiser: $(VENV)/.dev
-	$(BIN)/python -m export train --name denoise --minutes 100
+	$(BIN)/python -m export train --name denoise --minutes 220
 
 evaluate: $(VENV)/.dev
 	$(BIN)/python -m export evaluate

@@ -78,8 +78,9 @@ class TrainConfig:
         Decay of the averaged weights.
     seed : int
     workers : int
-        Threads that each take a part of the batch, one core each. On small recurrent models this is twice as fast as
-        one batch on two threads. 1 on CUDA.
+        Threads that each take a part of the batch, one core each. With full products this is twice as fast as one
+        batch on two threads; with `reduced_precision` the loop over time is Python's and the threads wait for each
+        other: on a busy machine two were no faster than one. 1 on CUDA.
     device : str
     reduced_precision : bool, optional
         Whether products of matrices round their operands to bfloat16; by default where the processor does that fast.
@@ -103,7 +104,7 @@ class TrainConfig:
     mix: MixConfig = field(default_factory=MixConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     start: str = ""
-    batch: int = 32
+    batch: int = 24
     steps: int | None = None
     minutes: float | None = None
     lr: float = 1.5e-3

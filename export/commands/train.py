@@ -28,8 +28,8 @@ def train(
     start: Annotated[
         Path | None, typer.Option(help="Checkpoint to begin from; layers that it lacks start silent.", dir_okay=False)
     ] = None,
-    batch: Annotated[int, typer.Option(min=1)] = 32,
-    seconds: Annotated[float, typer.Option(help="Length of an item.")] = 2.0,
+    batch: Annotated[int, typer.Option(min=1)] = 24,
+    seconds: Annotated[float, typer.Option(help="Length of an item.")] = 3.0,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
     seed: Annotated[int, typer.Option()] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Threads, one core each; 1 on cuda.")] = 2,

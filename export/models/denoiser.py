@@ -54,7 +54,7 @@ class GruDenoiserConfig:
     top_hz: float = 20_000.0
     n_taps: int = 3
     hidden: int = 192
-    n_layers: int = 2
+    n_layers: int = 3
     core: CoreKind = "gru"
     n_states: int = 54
     n_frequencies: int = 4
