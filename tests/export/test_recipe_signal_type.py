@@ -55,8 +55,9 @@ def test_a_small_memory_learns_the_difference() -> None:
 def test_a_quick_run_writes_everything(tmp_path: Path) -> None:
     job = RecipeJob("signal-type", tmp_path, quick=True, console=Console(quiet=True))
     report = signal_type.run(job)
-    assert [row.what for row in report.rows[1:]] == [
-        f"{what} ({WaveClassifier(config).n_parameters} parameters)" for what, config in signal_type.CELLS.items()
+    assert [row.what for row in report.rows[2:]] == [
+        f"{what} ({WaveClassifier(config).n_parameters} parameters), values alone"
+        for what, config in signal_type.CELLS.items()
     ]
     names = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert names == {"waves.png", "accuracy.png", "signal-type.onnx", "signal-type.ts"}
