@@ -126,8 +126,8 @@ def run(job: RecipeJob) -> RecipeReport:
             f"Adam, {plan.epochs} epochs in batches of {plan.batch}, learning rate from the one shown down to 0 along "
             f"a cosine, from the best in the table of the search, whose waves no other run sees, "
             "for the first table; the others take the same. The decision is read after the last sample.",
-            "The targets are the better median of LSTM and GRU plus half a wave. The document gives its accuracies as a "
-            "bar chart only, without numbers.",
+            "The targets are the better median of LSTM and GRU plus half a wave. The document gives its accuracies as "
+            "a bar chart only, without numbers.",
             "What runs live plays the probability of a square wave as its output.",
         ],
     )
