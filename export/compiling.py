@@ -26,10 +26,11 @@ class Compiled:
 
     def __call__(self, *arguments: Any) -> Any:
         """Return what the function returns."""
+        run = self._run  # another thread may give up meanwhile
         try:
-            return self._run(*arguments)
+            return run(*arguments)
         except RuntimeError as error:
-            if self._run is self._plain:
+            if run is self._plain:
                 raise
             warnings.warn(f"running without compiled arithmetic, which is slower: {error}", stacklevel=2)
             self._run = self._plain

@@ -73,8 +73,8 @@ def denoising_loss(
     sample_rate : int
     config : LossConfig
     compiled : bool
-        Join the arithmetic of all bins into one loop of machine code: a third of the time, after half a minute of
-        compiling for every new shape. Without a working C++ compiler there is a warning, and the slower loop.
+        Join the arithmetic of all bins into one loop of machine code (`export.compiling`). Worth it for long runs:
+        every new shape is compiled first.
 
     Returns
     -------
@@ -172,7 +172,7 @@ def si_sdr_db(estimate: Tensor, target: Tensor) -> Tensor:
 class _Spectrum(torch.autograd.Function):
     """STFT [items, steps, bins], real and imaginary part; white noise of RMS 1 has power 1 in every bin.
 
-    Its gradient is an inverse FFT and one overlap-add, half the work of differentiating the steps one by one.
+    Its gradient is an inverse FFT and one overlap-add, less work than differentiating the steps one by one.
     """
 
     @staticmethod

@@ -182,9 +182,10 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
         validation = make_validation_set(
             config.val_speech, config.val_noise, config.cache_dir, mix.sample_rate, config.n_val
         )
-    if config.start:
+    resuming = resume and (folder / "last.pt").is_file()
+    if config.start and not resuming:
         model.grow(torch.load(config.start, map_location=device, weights_only=True)["ema"])
-    else:
+    elif not resuming:
         example = torch.from_numpy(mixer.batch(_CALIBRATION, config.batch).noisy)
         model.calibrate(stft(example.to(device), model.spec))
     average = copy.deepcopy(model).eval().requires_grad_(False)
@@ -202,7 +203,7 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
         for name in model.compilable:
             setattr(model, name, Compiled(getattr(model, name)))
     progress = Progress()
-    if resume and (folder / "last.pt").is_file():
+    if resuming:
         progress = _restore(folder / "last.pt", model, average, optimiser)
         report(f"resumed {folder} at step {progress.step}, {progress.audio_hours:.1f} h of audio")
     log = Log(folder / "log.csv", progress.step)
@@ -290,9 +291,8 @@ def accumulate_gradients(model: StreamableModel, batch: Batch, config: TrainConf
         device = parameters[0].device
         arrays = (batch.noisy, batch.clean, batch.bandwidth_hz, batch.has_speech)
         noisy, clean, bandwidth_hz, has_speech = (torch.from_numpy(array[rows]).to(device) for array in arrays)
-        loss = item_losses(model, noisy, clean, bandwidth_hz, has_speech, config.loss, config.compiled).sum() / len(
-            batch.noisy
-        )
+        losses = item_losses(model, noisy, clean, bandwidth_hz, has_speech, config.loss, config.compiled)
+        loss = losses.sum() / len(batch.noisy)
         return float(loss.detach()), torch.autograd.grad(loss, parameters)
 
     results = list(pool.map(differentiate, parts))

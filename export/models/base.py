@@ -167,7 +167,7 @@ def enhance(model: StreamableModel, samples: Tensor) -> Tensor:
 
 
 class _Synthesis(torch.autograd.Function):
-    """`istft`; its gradient is one FFT, half the work of differentiating the steps one by one."""
+    """`istft`; its gradient is one FFT, less work than differentiating the steps one by one."""
 
     @staticmethod
     def forward(ctx: Any, spectrum: Tensor, synthesis: Tensor, fft_size: int, hop: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""Linear and recurrent layers that can train with bfloat16 products: the same weights, several times faster.
+"""Linear and recurrent layers that can train with bfloat16 products: the same weights, faster.
 
-On cores with AVX-512 BF16, products of matrices are two to five times faster in bfloat16 than in float32. Only their
-operands are rounded; sums, states, gates and weights stay float32. Outside training (`reduced_precision` off, the
-default) both layers are exactly those of torch, which is what is validated and exported.
+Cores with AVX-512 BF16 multiply matrices faster in bfloat16 than in float32. Only the operands of products are rounded;
+sums, states, gates and weights stay float32. Outside training (`reduced_precision` off, the default) both layers are
+exactly those of torch, which is what is validated and exported.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Gru(nn.GRU):
     """One-layer, batch-first `torch.nn.GRU` whose products may run in bfloat16.
 
     Autograd of `torch.nn.GRU` adds up the gradient of the recurrent weights at every step. Here it is one product
-    over all steps, made after the way back through time, which alone halves the time of a layer.
+    over all steps, made after the way back through time.
 
     Parameters
     ----------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import soundfile as sf
 import torch
 
 from export import losses
+from export.compiling import Compiled
 from export.data.mixing import MixConfig
 from export.losses import LossConfig, _Spectrum, denoising_loss, loudness_difference, si_sdr_db
 from export.models import load_checkpoint
@@ -193,6 +196,22 @@ def test_training_goes_on_where_nothing_can_be_compiled(monkeypatch: pytest.Monk
         compiled = denoising_loss(*arguments, LossConfig(), True)
     assert torch.equal(compiled, denoising_loss(*arguments, LossConfig()))
     losses._compiled_compare.cache_clear()
+
+
+def test_threads_that_fail_to_compile_together_all_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    both_inside = Barrier(2, timeout=10)
+
+    def broken(_function: object, dynamic: bool) -> Callable[..., object]:
+        def fail(*_arguments: object) -> object:
+            both_inside.wait()
+            raise RuntimeError("no compiler")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    function = Compiled(lambda value: 2 * value)
+    with pytest.warns(UserWarning, match="no compiler"), ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(function, (1, 2))) == [2, 4]
 
 
 def test_gradient_of_the_spectrum_is_that_of_its_steps() -> None:
