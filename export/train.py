@@ -30,7 +30,7 @@ from .data.mixing import Batch, MixConfig, open_mixer, prefetch
 from .data.validation import ValidationSet, enhance_all, make_validation_set, measure
 from .losses import LossConfig, denoising_loss
 from .memory import keep_freed_memory
-from .models import StreamableModel, build_model, describe_model, istft, stft
+from .models import StreamableModel, build_model, describe_model, istft, load_checkpoint, stft
 from .models.layers import has_fast_bfloat16, reduce_precision
 
 COLUMNS = (
@@ -184,7 +184,8 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
         )
     resuming = resume and (folder / "last.pt").is_file()
     if config.start and not resuming:
-        model.grow(torch.load(config.start, map_location=device, weights_only=True)["ema"])
+        smaller = load_checkpoint(config.start)
+        model.grow(smaller.state_dict(), smaller.config)
     elif not resuming:
         example = torch.from_numpy(mixer.batch(_CALIBRATION, config.batch).noisy)
         model.calibrate(stft(example.to(device), model.spec))
@@ -312,7 +313,7 @@ def item_losses(
 ) -> Tensor:
     """Loss of every item [items]: from samples to samples, so the short synthesis window is part of it."""
     spec = model.spec
-    delay = spec.window - spec.hop
+    delay = spec.latency
     enhanced = istft(model(stft(noisy, spec))[0], spec)[..., delay : noisy.shape[-1]]
     target = clean[..., : clean.shape[-1] - delay]
     noisy_rms = noisy.square().mean(-1).sqrt()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Generator
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
+import soxr
 
 from .cache import SoundCache, open_cache
 from .rooms import RoomPool, open_rooms
@@ -45,8 +47,22 @@ class MixConfig:
         Chance of starting or ending the speech inside the item: a cold start in noise.
     p_full_band : float
         Chance that the talker is one recorded at the full rate, where there are both kinds.
+    p_speed : float
+        Chance that a talker or a recorded noise is played at another speed, pitch and formants with it [1]_: new
+        voices and new noises from few.
+    speech_speed, noise_speed : (low, high)
+        Range of that speed, drawn evenly in its logarithm.
+    p_cold : float
+        Chance that a batch is cut into pieces of `cold_s`, each of which starts cold.
+    cold_s : float
+        Seconds.
     max_speaker_weight_minutes : float
         A speaker counts by the square root of its minutes up to this many: big voices do not take over.
+
+    References
+    ----------
+    .. [1] T. Ko, V. Peddinti, D. Povey and S. Khudanpur, "Audio augmentation for speech recognition",
+       Interspeech 2015.
     """
 
     sample_rate: int = 48_000
@@ -64,6 +80,11 @@ class MixConfig:
     p_clip: float = 0.03
     p_pause: float = 0.2
     p_full_band: float = 0.25
+    p_speed: float = 0.7
+    speech_speed: tuple[float, float] = (0.85, 1.18)
+    noise_speed: tuple[float, float] = (0.65, 1.5)
+    p_cold: float = 0.3
+    cold_s: float = 1.0
     max_speaker_weight_minutes: float = 12.0
 
 
@@ -130,7 +151,10 @@ class Mixer:
             self._room_early = scipy.fft.rfft(rooms.early, self._n_fft).astype(np.complex64)
 
     def batch(self, index: int, n_items: int) -> Batch:
-        """Return batch `index` of `n_items` items; the same arguments give the same batch."""
+        """Return batch `index` of `n_items` items; the same arguments give the same batch.
+
+        A batch that is cut into cold pieces has as many more items as they are shorter.
+        """
         rng = np.random.default_rng([self.seed, index])
         cfg = self.config
         kind = rng.random(n_items)
@@ -168,19 +192,31 @@ class Mixer:
         target *= gain[:, None]
         self._clip(rng, noisy)
         snr_db[~both] = np.nan
-        return Batch(noisy, target, bandwidth, has_speech, snr_db)
+        batch = Batch(noisy, target, bandwidth, has_speech, snr_db)
+        return _cut(batch, round(cfg.cold_s * cfg.sample_rate)) if rng.random() < cfg.p_cold else batch
 
     def _draw_speech(self, rng: np.random.Generator) -> tuple[Audio, float]:
-        """One talker for the whole item: clips of the same speaker one after another, short pauses between."""
-        out = np.zeros(self.frames, np.float32)
+        """One talker for the whole item, perhaps at another speed."""
+        speed = self._draw_speed(rng, self.config.speech_speed)
+        speech, bandwidth = self._draw_talker(rng, math.ceil(self.frames * speed))
+        return _play_at(speech, speed, self.frames), min(bandwidth * speed, self.config.sample_rate / 2)
+
+    def _draw_speed(self, rng: np.random.Generator, limits: tuple[float, float]) -> float:
+        if rng.random() >= self.config.p_speed:
+            return 1.0
+        return float(np.exp(rng.uniform(*np.log(limits))))
+
+    def _draw_talker(self, rng: np.random.Generator, frames: int) -> tuple[Audio, float]:
+        """Clips of the same speaker one after another, short pauses between."""
+        out = np.zeros(frames, np.float32)
         speaker = rng.choice(len(self._speech_weight[0]), p=self._speech_weight[1])
         clips = self._speech_weight[0][speaker]
         rate = self.config.sample_rate
         position, bandwidth, first = 0, rate / 2, True
         pause = rng.random() < self.config.p_pause
         if pause and rng.random() < 0.6:
-            position = int(rng.uniform(0.1, 0.6) * self.frames)
-        end = int(rng.uniform(0.5, 0.9) * self.frames) if pause and position == 0 else self.frames
+            position = int(rng.uniform(0.1, 0.6) * frames)
+        end = int(rng.uniform(0.5, 0.9) * frames) if pause and position == 0 else frames
         while position < end:
             clip = int(rng.choice(clips))
             length = int(self.speech.length[clip])
@@ -216,11 +252,13 @@ class Mixer:
                 out += self._draw_speech(rng)[0] * np.float32(10 ** (rng.uniform(-8.0, 0.0) / 20))
         else:
             clip = int(rng.choice(len(self.noise), p=self._noise_weight))
-            length = int(self.noise.length[clip])
-            offset = int(rng.integers(0, max(1, length - self.frames + 1)))
-            out = self.noise.read(clip, offset, self.frames)
-            while len(out) < self.frames:
-                out = np.concatenate([out, self.noise.read(clip, 0, self.frames - len(out))])
+            speed = self._draw_speed(rng, self.config.noise_speed)
+            frames = math.ceil(self.frames * speed)
+            offset = int(rng.integers(0, max(1, int(self.noise.length[clip]) - frames + 1)))
+            out = self.noise.read(clip, offset, frames)
+            while len(out) < frames:
+                out = np.concatenate([out, self.noise.read(clip, 0, frames - len(out))])
+            out = _play_at(out, speed, self.frames)
         return out * np.float32(0.05 / np.sqrt(np.mean(out**2, dtype=np.float64) + 1e-12))
 
     def _colour(
@@ -337,6 +375,26 @@ def prefetch(mixer: Mixer, first: int, n_items: int, depth: int = 3) -> Generato
     finally:
         stop.set()
         thread.join()
+
+
+def _play_at(samples: Audio, speed: float, frames: int) -> Audio:
+    """Play faster or slower by resampling; exactly `frames` samples come out."""
+    if speed == 1.0:
+        return samples
+    out: Audio = soxr.resample(samples, speed, 1.0, quality="MQ").astype(np.float32, copy=False)[:frames]
+    return np.pad(out, (0, frames - len(out)))
+
+
+def _cut(batch: Batch, frames: int) -> Batch:
+    """Cut every item into whole pieces of `frames`; a piece is speech if it is within 20 dB of its item."""
+    n_items, whole = batch.noisy.shape
+    n_pieces = max(1, whole // frames)
+    frames = min(frames, whole)
+    noisy, clean = (part[:, : n_pieces * frames].reshape(-1, frames) for part in (batch.noisy, batch.clean))
+    bandwidth, snr_db = (np.repeat(part, n_pieces) for part in (batch.bandwidth_hz, batch.snr_db))
+    power = np.square(clean).mean(axis=1).reshape(n_items, n_pieces)
+    speaks = batch.has_speech[:, None] & (power > 0.01 * power.mean(axis=1, keepdims=True))
+    return Batch(noisy, clean, bandwidth, speaks.reshape(-1), snr_db)
 
 
 def _speaker_weights(

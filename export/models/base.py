@@ -161,7 +161,7 @@ def enhance(model: StreamableModel, samples: Tensor) -> Tensor:
     ----------
     samples : float32 [channels, frames]
     """
-    n, delay = samples.shape[-1], model.spec.window - model.spec.hop
+    n, delay = samples.shape[-1], model.spec.latency
     spectrum = stft(functional.pad(samples, (0, delay)), model.spec)
     return istft(model(spectrum)[0], model.spec)[..., delay : delay + n]
 

@@ -34,7 +34,9 @@ class GruDenoiserConfig:
         ERB-spaced bands above, up to `top_hz`; the last one reaches to half the sample rate.
     top_hz : float
     n_taps : int
-        Taps of the complex filter: the current frame and ``n_taps - 1`` before it.
+        Taps of the complex filter: the newest frame and ``n_taps - 1`` before it.
+    lookahead : int
+        Frames that are heard before a frame is answered. The filter reaches into them, so it has more taps than this.
     hidden : int
         Width of the recurrent core.
     n_layers : int
@@ -53,11 +55,19 @@ class GruDenoiserConfig:
     n_bands: int = 24
     top_hz: float = 20_000.0
     n_taps: int = 3
+    lookahead: int = 0
     hidden: int = 192
     n_layers: int = 3
     core: CoreKind = "gru"
     n_states: int = 54
     n_frequencies: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lookahead < self.n_taps or self.n_taps < 2:
+            raise ConfigError(
+                f"the filter needs at least two taps, and more than frames of lookahead; "
+                f"found {self.n_taps} taps and {self.lookahead} frames"
+            )
 
 
 class GruDenoiser(StreamableModel):
@@ -100,8 +110,8 @@ class GruDenoiser(StreamableModel):
         nn.init.constant_(self.gains.bias, 1.0)
         nn.init.zeros_(self.taps.weight)
         nn.init.zeros_(self.taps.bias)
-        with torch.no_grad():
-            self.taps.bias[: cfg.n_low] = 1.0  # the real part of the newest tap: the filter starts as the identity
+        with torch.no_grad():  # the real part of the tap on the frame that is answered: the filter is the identity
+            self.taps.bias[2 * cfg.lookahead * cfg.n_low :][: cfg.n_low] = 1.0
         self.spec = ModelSpec(
             name="denoise",
             version="0.2.0",
@@ -110,19 +120,26 @@ class GruDenoiser(StreamableModel):
             io="spectrum",
             window=cfg.window,
             analysis_window=cfg.analysis_window,
-            window_kind="asymmetric_hann",
+            window_kind="asymmetric_hann" if cfg.window == 2 * cfg.hop else "hann_dual",
+            lookahead=cfg.lookahead,
             weights_licence="MIT",
             states=(
                 StateSpec("past", (cfg.n_taps - 1, 2, cfg.n_low)),
                 *core_states(cfg.core, self.core),
+                *([StateSpec("waiting", (cfg.lookahead, 2, self.spread.shape[1]))] if cfg.lookahead else ()),
             ),
             description="Causal speech denoiser: recurrent gains and a short complex filter.",
         )
 
     def sequence(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """See `StreamableModel.sequence`; states are ``past, gru1, gru2, ...``, or those of another core."""
-        n_low = self.config.n_low
+        """See `StreamableModel.sequence`.
+
+        States are ``past`` (low bins), ``gru1, gru2, ...`` or those of another core, and with a lookahead ``waiting``
+        (high bins of the frames that are not answered yet).
+        """
+        n_low, lookahead = self.config.n_low, self.config.lookahead
         past, *carried = states
+        waiting = [carried.pop()] if lookahead else []
         spectra = frames.transpose(-1, -2)  # [channels, steps, 2, bins]: everything below runs along bins
         low = torch.cat([past, spectra[..., :n_low]], dim=1)
         turned = _times_j(low)
@@ -134,8 +151,10 @@ class GruDenoiser(StreamableModel):
             y, *after = run_core(layer, x, carried[index * n_states : (index + 1) * n_states])
             next_carried += after
             x = x + y
-        out = self.shape(spectra, low, turned, self.taps(x), self.gains(x))
-        return out, low[:, -(self.config.n_taps - 1) :], *next_carried
+        high = torch.cat([*waiting, spectra[..., n_low:]], dim=1)
+        out = self.shape(low, turned, high[:, : spectra.shape[1]], self.taps(x), self.gains(x))
+        still_waiting = [high[:, -lookahead:]] if lookahead else []
+        return out, low[:, -(self.config.n_taps - 1) :], *next_carried, *still_waiting
 
     def features(self, spectra: Tensor, low: Tensor, turned: Tensor) -> Tensor:
         """Unscaled features [channels, steps, n_features].
@@ -169,40 +188,67 @@ class GruDenoiser(StreamableModel):
         self.feature_scale.copy_(1.0 / features.std(0).clamp_min(1e-3))
 
     @torch.no_grad()
-    def grow(self, weights: Mapping[str, Tensor]) -> None:
-        """Take over the weights of a model that is equal but for fewer recurrent layers.
+    def grow(self, weights: Mapping[str, Tensor], config: GruDenoiserConfig) -> None:
+        """Take over the weights of a smaller model with the same features.
 
-        Layers that it lacks start silent - their candidate state is zero - so the deeper model begins as the function
-        that the shallower one was, and learns from there.
+        Units that it lacks are heard by nothing that was there before, and layers that it lacks start silent - their
+        candidate state is zero - so the larger model begins as the function that the smaller one was, and learns from
+        there. Only where the lookahead is longer does it begin as something else: gains and filters that were
+        meant for one frame meet one that is so many frames older.
 
         Parameters
         ----------
         weights : mapping
             State dict of the other model.
+        config : GruDenoiserConfig
+            Its configuration.
 
         Raises
         ------
         ConfigError
-            If anything but layers at the end differs, or the new layers are not GRUs.
-        """
-        own = self.state_dict()
-        new = [name for name in own if name not in weights and name.startswith("core.")]
-        differing = {name for name in own if name in weights and own[name].shape != weights[name].shape}
-        differing |= (own.keys() ^ weights.keys()) - set(new)
-        if differing or (new and self.config.core != "gru"):
-            found = ", ".join(sorted(differing)) or f"its core, {self.config.core}"
-            raise ConfigError(f"only a model with fewer GRU layers can be grown; this one differs in {found}")
-        self.load_state_dict(weights, strict=False)
-        for name in new:
-            self.get_parameter(name)[2 * self.config.hidden :] = 0.0
+            If it has other features, more units, layers, taps or lookahead, or does not consist of GRUs.
 
-    def shape(self, spectra: Tensor, low: Tensor, turned: Tensor, taps: Tensor, gains: Tensor) -> Tensor:
+        References
+        ----------
+        .. [1] T. Chen, I. Goodfellow and J. Shlens, "Net2Net: accelerating learning via knowledge transfer",
+           ICLR 2016.
+        """
+        own = self.config
+        smaller = ("hidden", "n_layers", "lookahead")
+        same = ("sample_rate", "hop", "analysis_window", "n_low", "n_bands", "top_hz")
+        differing = [name for name in same if getattr(own, name) != getattr(config, name)]
+        differing += [name for name in smaller if getattr(own, name) < getattr(config, name)]
+        if own.n_taps - own.lookahead < config.n_taps - config.lookahead:
+            differing.append("n_taps")
+        if own != config and (own.core, config.core) != ("gru", "gru"):
+            differing.append("core")
+        if differing:
+            found = ", ".join(f"{name} {getattr(config, name)} against {getattr(own, name)}" for name in differing)
+            raise ConfigError(f"only a smaller GRU model with the same features can be grown; found {found}")
+        later = own.lookahead - config.lookahead
+        grown = self.state_dict()
+        for name, new in grown.items():
+            old = weights.get(name)
+            if old is not None and name.startswith("core."):
+                _put_in(new.unflatten(0, (3, own.hidden)), old.unflatten(0, (3, config.hidden)))
+            elif old is not None and name.startswith("taps."):
+                new.zero_()
+                _put_in(new.unflatten(0, (own.n_taps, -1))[later:], old.unflatten(0, (config.n_taps, -1)))
+            elif old is not None:
+                _put_in(new, old)
+            elif name.startswith("core."):
+                new[2 * own.hidden :] = 0.0
+        self.load_state_dict(grown)
+
+    def shape(self, low: Tensor, turned: Tensor, high: Tensor, taps: Tensor, gains: Tensor) -> Tensor:
         """Filter the low bins along time and scale everything; returns [channels, steps, bins, 2].
 
         Parameters
         ----------
-        spectra, low, turned
+        low, turned
             As in `features`.
+        high : [channels, steps, 2, n_high]
+            The high bins of the frames that are answered.
         taps : [channels, steps, n_taps * 2 * n_low]
             Newest tap first, real parts before imaginary ones.
         gains : [channels, steps, n_low + n_bands]
@@ -211,7 +257,7 @@ class GruDenoiser(StreamableModel):
         n_low = self.config.n_low
         gains = torch.sigmoid(gains).unsqueeze(2)
         low_out = self._filter(low, turned, taps) * gains[..., :n_low]
-        high_out = spectra[..., n_low:] * (gains[..., n_low:] @ self.spread)
+        high_out = high * (gains[..., n_low:] @ self.spread)
         return torch.cat([low_out, high_out], dim=-1).transpose(-1, -2)
 
     def _filter(self, low: Tensor, turned: Tensor, taps: Tensor) -> Tensor:
@@ -226,6 +272,14 @@ class GruDenoiser(StreamableModel):
         history = torch.cat([pair[:, start : start + steps] for start in starts], dim=2)
         weights = taps.reshape(taps.shape[0], steps, 2 * cfg.n_taps, 1, cfg.n_low)
         return (weights * history).sum(2)
+
+
+def _put_in(new: Tensor, old: Tensor) -> None:
+    """Copy `old` into the first corner of `new`; what was there hears nothing of the columns that are new."""
+    rows = tuple(slice(size) for size in old.shape[:-1])
+    if new.dim() > 1 and new.shape[-1] > old.shape[-1]:
+        new[rows] = 0.0
+    new[(*rows, slice(old.shape[-1]))] = old
 
 
 def _times_j(values: Tensor) -> Tensor:

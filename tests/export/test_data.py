@@ -20,7 +20,7 @@ from export.data.validation import make_validation_set, measure
 RATE = 48_000
 PLAIN = MixConfig(
     seconds=0.5, p_noise_only=0, p_speech_only=0, p_more_noise=0, p_synthetic=0, p_babble=0, p_room=0, p_eq=0,
-    p_band_limit=0, p_clip=0, p_pause=0,
+    p_band_limit=0, p_clip=0, p_pause=0, p_speed=0, p_cold=0,
 )  # fmt: skip
 """One recorded noise under untouched speech: what is drawn can be checked."""
 

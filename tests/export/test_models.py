@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,20 +112,63 @@ def test_the_default_model_answers_after_512_samples_and_fits_in_4_mb() -> None:
     assert 4 * sum(tensor.numel() for tensor in model.state_dict().values()) < 4_000_000
 
 
-def test_a_grown_model_begins_as_the_one_it_grew_from_and_can_learn(model: GruDenoiser) -> None:
-    deeper = GruDenoiser(replace(model.config, n_layers=model.config.n_layers + 1))
-    deeper.grow(model.state_dict())
+@pytest.mark.parametrize("larger", [{"n_layers": 4}, {"hidden": 32}, {"n_taps": 5}, {"hidden": 32, "n_layers": 5}])
+def test_a_grown_model_begins_as_the_one_it_grew_from_and_can_learn(
+    model: GruDenoiser, larger: dict[str, int]
+) -> None:
+    grown = GruDenoiser(replace(model.config, **larger))
+    grown.grow(model.state_dict(), model.config)
     frames = torch.randn(1, 6, model.config.analysis_window // 2 + 1, 2, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(deeper(frames)[0], model(frames)[0])
-    loss = deeper(frames)[0].square().sum()
-    gradients = torch.autograd.grad(loss, list(deeper.core[-1].parameters()))
-    assert max(float(gradient.abs().max()) for gradient in gradients) > 0.0
+    torch.testing.assert_close(grown(frames)[0], model(frames)[0])
+    names, parameters = zip(*grown.named_parameters(), strict=True)
+    gradients = dict(zip(names, torch.autograd.grad(grown(frames)[0].square().sum(), parameters), strict=True))
+    silent = tuple(f"core.{index}." for index in range(model.config.n_layers, grown.config.n_layers))
+    for name, gradient in gradients.items():
+        if not name.startswith(silent) or "bias_ih" in name:  # the gates of a silent layer learn once it speaks
+            assert gradient.abs().max() > 0.0, name
 
 
-def test_growing_from_another_width_says_what_differs(model: GruDenoiser) -> None:
-    wider = GruDenoiser(replace(model.config, hidden=model.config.hidden + 2))
-    with pytest.raises(ConfigError, match=r"fewer GRU layers.*encode\.weight"):
-        wider.grow(model.state_dict())
+def test_a_model_grown_by_lookahead_begins_with_the_same_filter_on_the_older_frame(model: GruDenoiser) -> None:
+    ahead = GruDenoiser(replace(model.config, lookahead=2, n_taps=5))
+    ahead.grow(model.state_dict(), model.config)
+    bias, old = (m.taps.bias.unflatten(0, (m.config.n_taps, -1)) for m in (ahead, model))
+    torch.testing.assert_close(bias[2:], old)
+    assert not bias[:2].any()
+
+
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        ({"hidden": 16}, "hidden 24 against 16"),
+        ({"n_low": 21}, "n_low 20 against 21"),
+        ({"lookahead": 1}, "n_taps 3 against 3"),
+        ({"core": "sfm", "n_layers": 4}, "core gru against sfm"),
+    ],
+)
+def test_growing_from_what_does_not_fit_says_what_differs(
+    model: GruDenoiser, other: dict[str, Any], found: str
+) -> None:
+    another = GruDenoiser(replace(model.config, **other))
+    with pytest.raises(ConfigError, match=f"smaller GRU model.*{found}"):
+        another.grow(model.state_dict(), model.config)
+
+
+@pytest.mark.parametrize("sizes", [{"lookahead": 2, "n_taps": 5}, {"window": 1024}, {"hop": 512, "window": 1024}])
+def test_an_untrained_filter_gives_the_input_back_as_late_as_declared(sizes: dict[str, int]) -> None:
+    model = GruDenoiser(replace(SMALL, **sizes))
+    torch.nn.init.zeros_(model.gains.weight)
+    torch.nn.init.constant_(model.gains.bias, 100.0)
+    samples = torch.randn(2, 5000, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(enhance(model, samples), samples, atol=2e-5, rtol=0)
+        made = istft(model(stft(samples, model.spec))[0], model.spec)
+    late = model.spec.latency
+    torch.testing.assert_close(made[:, late:5000], samples[:, : 5000 - late], atol=2e-5, rtol=0)
+
+
+def test_too_few_taps_for_the_lookahead_are_refused() -> None:
+    with pytest.raises(ConfigError, match="2 taps and 2 frames"):
+        GruDenoiserConfig(n_taps=2, lookahead=2)
 
 
 def test_unknown_model_names_the_known_ones() -> None:
