@@ -14,7 +14,7 @@ import platform
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -30,7 +30,7 @@ from .data.mixing import Batch, MixConfig, open_mixer, prefetch
 from .data.validation import ValidationSet, enhance_all, make_validation_set, measure
 from .losses import LossConfig, denoising_loss
 from .memory import keep_freed_memory
-from .models import StreamableModel, build_model, describe_model, istft, load_checkpoint, stft
+from .models import StreamableModel, build_model, describe_model, enhance, istft, load_checkpoint, stft
 from .models.layers import has_fast_bfloat16, reduce_precision
 
 COLUMNS = (
@@ -61,7 +61,11 @@ class TrainConfig:
     mix : MixConfig
     loss : LossConfig
     start : str
-        Checkpoint of a `GruDenoiser` with as many layers or fewer, to begin from instead of random weights.
+        Checkpoint of a `GruDenoiser` that is no larger, to begin from instead of random weights.
+    teacher : str
+        Checkpoint of a model at the same rate whose output is a second target; empty for none.
+    teacher_share : float
+        Share of that target in the loss, 0..1.
     batch : int
         Items per step.
     steps, minutes : int, float, optional
@@ -104,6 +108,8 @@ class TrainConfig:
     mix: MixConfig = field(default_factory=MixConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     start: str = ""
+    teacher: str = ""
+    teacher_share: float = 0.5
     batch: int = 24
     steps: int | None = None
     minutes: float | None = None
@@ -189,11 +195,15 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
     elif not resuming:
         example = torch.from_numpy(mixer.batch(_CALIBRATION, config.batch).noisy)
         model.calibrate(stft(example.to(device), model.spec))
+    teacher = load_checkpoint(config.teacher).to(device) if config.teacher else None
+    if teacher and teacher.spec.sample_rate != mix.sample_rate:
+        raise ValueError(f"{config.teacher} is for {teacher.spec.sample_rate} Hz, the training for {mix.sample_rate}")
     average = copy.deepcopy(model).eval().requires_grad_(False)
     on_cpu = device.type == "cpu"
-    reduce_precision(
-        model, on_cpu and (has_fast_bfloat16() if config.reduced_precision is None else config.reduced_precision)
-    )
+    fast = on_cpu and (has_fast_bfloat16() if config.reduced_precision is None else config.reduced_precision)
+    for part in (model, teacher):
+        if part is not None:
+            reduce_precision(part, fast)
     slow = [p for name, p in model.named_parameters() if name.startswith(config.slow_prefix)]
     rest = [p for name, p in model.named_parameters() if not name.startswith(config.slow_prefix)]
     optimiser = torch.optim.AdamW(
@@ -230,7 +240,7 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
             lr = learning_rate(config, progress)
             for group in optimiser.param_groups:
                 group["lr"] = lr * group["factor"]
-            loss = accumulate_gradients(model, batch, config, pool)
+            loss = accumulate_gradients(model, batch, config, pool, teacher)
             norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm))
             if math.isfinite(norm):
                 optimiser.step()
@@ -279,7 +289,13 @@ def learning_rate(config: TrainConfig, progress: Progress) -> float:
     return warm * (config.final_lr + (config.lr - config.final_lr) * cosine)
 
 
-def accumulate_gradients(model: StreamableModel, batch: Batch, config: TrainConfig, pool: ThreadPoolExecutor) -> float:
+def accumulate_gradients(
+    model: StreamableModel,
+    batch: Batch,
+    config: TrainConfig,
+    pool: ThreadPoolExecutor,
+    teacher: StreamableModel | None = None,
+) -> float:
     """Set ``.grad`` of every parameter to the mean gradient over the batch; return the mean loss.
 
     The batch is cut into `workers` parts. Every thread differentiates its own graph against the shared weights, and
@@ -292,7 +308,11 @@ def accumulate_gradients(model: StreamableModel, batch: Batch, config: TrainConf
         device = parameters[0].device
         arrays = (batch.noisy, batch.clean, batch.bandwidth_hz, batch.has_speech)
         noisy, clean, bandwidth_hz, has_speech = (torch.from_numpy(array[rows]).to(device) for array in arrays)
-        losses = item_losses(model, noisy, clean, bandwidth_hz, has_speech, config.loss, config.compiled)
+        targets = [(1.0, clean)]
+        if teacher is not None:
+            with torch.no_grad():
+                targets = [(1.0 - config.teacher_share, clean), (config.teacher_share, enhance(teacher, noisy))]
+        losses = item_losses(model, noisy, targets, bandwidth_hz, has_speech, config.loss, config.compiled)
         loss = losses.sum() / len(batch.noisy)
         return float(loss.detach()), torch.autograd.grad(loss, parameters)
 
@@ -305,19 +325,27 @@ def accumulate_gradients(model: StreamableModel, batch: Batch, config: TrainConf
 def item_losses(
     model: StreamableModel,
     noisy: Tensor,
-    clean: Tensor,
+    targets: Sequence[tuple[float, Tensor]],
     bandwidth_hz: Tensor,
     has_speech: Tensor,
     config: LossConfig,
     compiled: bool = False,
 ) -> Tensor:
-    """Loss of every item [items]: from samples to samples, so the short synthesis window is part of it."""
+    """Loss of every item [items]: from samples to samples, so the short synthesis window is part of it.
+
+    `targets` are shares and samples [items, frames].
+    """
     spec = model.spec
     delay = spec.latency
     enhanced = istft(model(stft(noisy, spec))[0], spec)[..., delay : noisy.shape[-1]]
-    target = clean[..., : clean.shape[-1] - delay]
     noisy_rms = noisy.square().mean(-1).sqrt()
-    return denoising_loss(enhanced, target, noisy_rms, bandwidth_hz, has_speech, spec.sample_rate, config, compiled)
+    losses = torch.zeros_like(noisy_rms)
+    for share, target in targets:
+        aligned = target[..., : target.shape[-1] - delay]
+        losses = losses + share * denoising_loss(
+            enhanced, aligned, noisy_rms, bandwidth_hz, has_speech, spec.sample_rate, config, compiled
+        )
+    return losses
 
 
 @torch.no_grad()

@@ -26,7 +26,10 @@ def train(
     ] = "gru",
     model_config: Annotated[str, typer.Option(help="Fields of the model's configuration, as JSON.")] = "{}",
     start: Annotated[
-        Path | None, typer.Option(help="Checkpoint to begin from; layers that it lacks start silent.", dir_okay=False)
+        Path | None, typer.Option(help="Checkpoint to begin from; what it lacks starts silent.", dir_okay=False)
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Checkpoint whose output is a second target.", dir_okay=False)
     ] = None,
     batch: Annotated[int, typer.Option(min=1)] = 24,
     seconds: Annotated[float, typer.Option(help="Length of an item.")] = 3.0,
@@ -47,8 +50,8 @@ def train(
             rooms=str(rooms) if rooms.is_dir() else "", val_speech=str(val_speech) if val_speech.is_dir() else "",
             val_noise=str(val_noise), cache_dir=str(cache), runs_dir=str(runs),
             model_config={"core": core, **json.loads(model_config)},
-            start=str(start or ""), mix=MixConfig(seconds=seconds), batch=batch, lr=lr, seed=seed, workers=workers,
-            device=device,
+            start=str(start or ""), teacher=str(teacher or ""), mix=MixConfig(seconds=seconds), batch=batch, lr=lr,
+            seed=seed, workers=workers, device=device,
         )  # fmt: skip
         run_training(config, resume=not fresh, report=lambda line: typer.echo(line))
     except (ValueError, FileNotFoundError) as error:
