@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --con
 export OMP_NUM_THREADS ?= 1
 SHARED ?= ../shared
 
-.PHONY: demo test test-slow bench lint format train-denoiser evaluate clean
+.PHONY: demo test test-slow bench lint format train-denoiser train-denoiser-hq evaluate clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo/demo.py --out demo-out examples/demo/noisy.flac $(wildcard $(SHARED)/data/real/*noisy*.wav)
@@ -37,6 +37,11 @@ format: $(VENV)/.dev
 # Hours of CPU; stops and resumes where it was. Reads $(SHARED)/data, or SPEECH=dir NOISE=dir.
 train-denoiser: $(VENV)/.dev
 	$(BIN)/python -m export train --name denoise --minutes 220
+
+# From the weights of the line above, or of any other run: START=file.
+START ?= runs/denoise/ema.pt
+train-denoiser-hq: $(VENV)/.dev
+	$(BIN)/python -m export train --name denoise-hq --model denoise-hq --start $(START) --minutes 120
 
 evaluate: $(VENV)/.dev
 	$(BIN)/python -m export evaluate

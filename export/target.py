@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from . import models
 from .model_file import StepModule, initial_inputs, require_streaming, speech_like_frames
 
 SHIPPED = {
-    "denoise": "GruDenoiser",
+    **dict.fromkeys(models.DENOISERS, "GruDenoiser"),
     "sine": "SampleDenoiser",
     "sine-bidirectional": "BidirectionalSampleDenoiser",
     "pedal": "PedalModel",
@@ -109,7 +109,8 @@ def _build_shipped(target: str, checkpoint: Path | None) -> nn.Module:
             f"for one of your own say package.module:callable"
         )
     if checkpoint is None:
-        return models.build_model(SHIPPED[target])
+        config = models.DENOISERS.get(target)
+        return models.build_model(SHIPPED[target], asdict(config) if config else None)
     if not checkpoint.is_file():
         raise ExportError(f"{checkpoint}: there is no such checkpoint")
     module = models.load_checkpoint(checkpoint)

@@ -17,7 +17,8 @@ TRADEOFF = "tradeoff.png"
 
 def evaluate(
     model: Annotated[
-        list[str] | None, typer.Option(help="Name or file of a model; may be given more than once. [default: denoise]")
+        list[str] | None,
+        typer.Option(help="Name or file of a model, as often as needed. [default: all that ship]"),
     ] = None,
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="Weights from training (runs/NAME/ema.pt); may be given more than once.")
@@ -51,6 +52,7 @@ def evaluate(
     from streamproc.bench.timing import QUICK, THOROUGH
     from streamproc.cli.bench import bench_progress
     from streamproc.errors import ConfigError
+    from streamproc.sidecar import shipped_models
 
     from ..evaluate import pictures, report
     from ..evaluate.cost import measure_cost
@@ -75,7 +77,7 @@ def evaluate(
         raise ConfigError(f"{error}; --val takes a folder with speech and noise in it") from error
 
     asked_for = candidates(model or [], checkpoint or [])
-    optional = [] if asked_for else candidates(["denoise"], [])
+    optional = [] if asked_for else candidates(sorted(shipped_models()), [])
     optional += peers(name for name in against.split(",") if name)
     requests, infos, notes = [], [], []
     for request in (NOISY, *asked_for, *optional):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,11 +21,12 @@ def train(
     val_noise: Annotated[Path, typer.Option(help="Noise never trained on.")] = Path("../shared/data/val/noise"),
     cache: Annotated[Path, typer.Option(help="Where decoded sound is kept.")] = Path("cache"),
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    model: Annotated[str, typer.Option(help="denoise (answers after 10.7 ms) or denoise-hq (21.3 ms).")] = "denoise",
     core: Annotated[
         Literal["gru", "lstm", "sfm", "asfm"],
         typer.Option(help="What recurs: gated layers, or state-frequency memories of fixed or adaptive frequencies."),
     ] = "gru",
-    model_config: Annotated[str, typer.Option(help="Fields of the model's configuration, as JSON.")] = "{}",
+    model_config: Annotated[str, typer.Option(help="Fields of the model's configuration to change, as JSON.")] = "{}",
     start: Annotated[
         Path | None, typer.Option(help="Checkpoint to begin from; what it lacks starts silent.", dir_okay=False)
     ] = None,
@@ -41,15 +43,18 @@ def train(
 ) -> None:
     """Train a denoiser; stop with Ctrl-C and go on with the same command."""
     from ..data.mixing import MixConfig
+    from ..models import DENOISERS
     from ..train import TrainConfig
     from ..train import train as run_training
 
+    if model not in DENOISERS:
+        raise typer.BadParameter(f"{model!r} is unknown; known are {', '.join(DENOISERS)}", param_hint="--model")
     try:
         config = TrainConfig(
             name=name, minutes=minutes, steps=steps, speech=str(speech), noise=str(noise),
             rooms=str(rooms) if rooms.is_dir() else "", val_speech=str(val_speech) if val_speech.is_dir() else "",
             val_noise=str(val_noise), cache_dir=str(cache), runs_dir=str(runs),
-            model_config={"core": core, **json.loads(model_config)},
+            model_config={**asdict(DENOISERS[model]), "core": core, **json.loads(model_config)},
             start=str(start or ""), teacher=str(teacher or ""), mix=MixConfig(seconds=seconds), batch=batch, lr=lr,
             seed=seed, workers=workers, device=device,
         )  # fmt: skip

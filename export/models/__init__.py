@@ -11,7 +11,7 @@ import torch
 from streamproc.atomic import replacing
 
 from .base import OfflineModel, StreamableModel, StreamingModule, enhance, istft, stft
-from .denoiser import GruDenoiser, GruDenoiserConfig
+from .denoiser import DENOISERS, GruDenoiser, GruDenoiserConfig
 from .iir import IirFilter, PedalModel, PedalModelConfig, TanhFilter
 from .noize import NoizeNet, NoizeNetConfig
 from .note_predictor import NotePredictor, NotePredictorConfig
@@ -19,6 +19,7 @@ from .sine import BidirectionalSampleDenoiser, SampleDenoiser, SampleDenoiserCon
 from .wave_classifier import WaveClassifier, WaveClassifierConfig
 
 __all__ = [
+    "DENOISERS",
     "BidirectionalSampleDenoiser",
     "GruDenoiser",
     "GruDenoiserConfig",

@@ -22,10 +22,12 @@ _POWER_FLOOR = 1e-6
 
 @dataclass(frozen=True)
 class GruDenoiserConfig:
-    """Sizes of a `GruDenoiser`.
+    """Name and sizes of a `GruDenoiser`.
 
     Parameters
     ----------
+    name : str
+        Of the model in its file.
     sample_rate, hop, window, analysis_window : int
         Framing, in Hz and samples; see `streamproc.spec.ModelSpec`.
     n_low : int
@@ -47,6 +49,7 @@ class GruDenoiserConfig:
         Size of a state-frequency memory. One such layer of 54 x 4 has as many parameters as two GRU layers.
     """
 
+    name: str = "denoise"
     sample_rate: int = 48_000
     hop: int = 256
     window: int = 512
@@ -68,6 +71,16 @@ class GruDenoiserConfig:
                 f"the filter needs at least two taps, and more than frames of lookahead; "
                 f"found {self.n_taps} taps and {self.lookahead} frames"
             )
+
+
+DENOISERS = {
+    config.name: config
+    for config in (
+        GruDenoiserConfig(),
+        GruDenoiserConfig(name="denoise-hq", n_taps=5, lookahead=2, hidden=256),
+    )
+}
+"""The shipped denoisers by name."""
 
 
 class GruDenoiser(StreamableModel):
@@ -113,7 +126,7 @@ class GruDenoiser(StreamableModel):
         with torch.no_grad():  # the real part of the tap on the frame that is answered: the filter is the identity
             self.taps.bias[2 * cfg.lookahead * cfg.n_low :][: cfg.n_low] = 1.0
         self.spec = ModelSpec(
-            name="denoise",
+            name=cfg.name,
             version="0.2.0",
             sample_rate=cfg.sample_rate,
             hop=cfg.hop,

@@ -59,6 +59,7 @@ RECIPES = {
         Recipe("signal-type", "Square or saw-tooth wave: state-frequency memory beside LSTM and GRU", n_seeds=5),
         Recipe("music", "Likelihood of polyphonic music: state-frequency memory beside LSTM and GRU", n_seeds=3),
         Recipe("noize", "An LSTM that predicts and continues music from raw audio", n_seeds=1),
+        Recipe("ablation", "What each choice of the denoiser is worth: short trainings, one change each", n_seeds=2),
     )
 }
 """Every recipe by name."""

@@ -1,4 +1,4 @@
-"""The model that ships keeps every promise of the core, and does what it is there for."""
+"""The models that ship keep every promise of the core, and do what they are there for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from helpers import assert_processor_properties, block_splits, noise, prepared, run_blocks
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,10 @@ from streamproc.spec import Block, StreamConfig
 from streamproc.verify import check_golden
 
 ROOT = Path(__file__).parents[2]
+FRAME_LATENCY = {"denoise": 512, "denoise-hq": 1024}
+"""Hop and algorithmic latency of every denoiser, samples at 48 kHz."""
+
+denoisers = pytest.mark.parametrize("name", sorted(FRAME_LATENCY))
 
 
 def clip(name: str) -> Block:
@@ -33,8 +38,8 @@ def clip(name: str) -> Block:
     return x[None]
 
 
-def denoised(x: Block, processor: streamproc.Processor | None = None, rate: int = 48_000) -> Block:
-    engine = streamproc.Engine(processor or streamproc.load("denoise"), rate, n_channels=x.shape[0])
+def denoised(x: Block, processor: streamproc.Processor, rate: int = 48_000) -> Block:
+    engine = streamproc.Engine(processor, rate, n_channels=x.shape[0])
     return np.concatenate(list(aligned(engine, [x])), axis=1)
 
 
@@ -71,27 +76,53 @@ def test_properties(name: str, rate: int, mode: str, n_channels: int, data: st.D
     )
 
 
-def test_noise_goes_and_speech_stays() -> None:
+@denoisers
+def test_it_answers_as_soon_as_the_documents_say(name: str) -> None:
+    spec = load_model(name).spec
+    assert spec.hop + spec.latency == FRAME_LATENCY[name]
+
+
+@denoisers
+def test_noise_goes_and_speech_stays(name: str) -> None:
     noisy, clean = clip("noisy"), clip("clean")
-    out = denoised(noisy)
+    out = denoised(noisy, streamproc.load(name))
     assert out.shape == noisy.shape
     assert si_sdr_db(out, clean) > si_sdr_db(noisy, clean) + 2.0
     assert level_db(out[:, :24_000]) < level_db(noisy[:, :24_000]) - 10.0  # before anybody speaks
-    assert si_sdr_db(denoised(clean), clean) > 15.0
+    assert si_sdr_db(denoised(clean, streamproc.load(name)), clean) > 15.0
 
 
-def test_silence_stays_silence() -> None:
-    engine = streamproc.Engine(streamproc.load("denoise"), 48_000)
+@denoisers
+def test_silence_stays_silence(name: str) -> None:
+    engine = streamproc.Engine(streamproc.load(name), 48_000)
     engine.process(clip("noisy"))
     out = [engine.process(np.zeros((1, 4800), np.float32)) for _ in range(10)]
     assert not out[-1].any()
 
 
+@denoisers
 @pytest.mark.parametrize("gain_db", [-20.0, -10.0, 0.0])
-def test_level_does_not_matter_much(gain_db: float) -> None:
+def test_level_does_not_matter_much(name: str, gain_db: float) -> None:
     gain = np.float32(10 ** (gain_db / 20))
     noisy, clean = clip("noisy"), clip("clean")
-    assert si_sdr_db(denoised(gain * noisy), clean) > si_sdr_db(noisy, clean) + 1.5
+    assert si_sdr_db(denoised(gain * noisy, streamproc.load(name)), clean) > si_sdr_db(noisy, clean) + 1.5
+
+
+@denoisers
+@pytest.mark.parametrize("rate", [8_000, 16_000])
+def test_narrow_sound_is_cleaned_too(name: str, rate: int) -> None:
+    noisy, clean = (soxr.resample(clip(kind)[0], 48_000, rate)[None] for kind in ("noisy", "clean"))
+    out = denoised(noisy, streamproc.load(name), rate)
+    assert si_sdr_db(out, clean) > si_sdr_db(noisy, clean) + 1.5
+
+
+@denoisers
+@pytest.mark.parametrize("mode", ["linked", "independent"])
+def test_stereo_is_cleaned_however_its_channels_share_the_model(name: str, mode: str) -> None:
+    noisy, clean = (np.concatenate([clip(kind), 0.5 * clip(kind)]) for kind in ("noisy", "clean"))
+    out = denoised(noisy, streamproc.load(name, mode))
+    for channel in range(2):
+        assert si_sdr_db(out[channel], clean[channel]) > si_sdr_db(noisy[channel], clean[channel]) + 1.5
 
 
 def test_the_attenuation_limit_limits() -> None:
