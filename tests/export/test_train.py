@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +116,34 @@ def test_the_gradient_does_not_depend_on_the_number_of_workers(config: TrainConf
     weights = [torch.load(path.with_name("last.pt"), weights_only=True) for path in paths]
     for a, b in zip(*(state["optimiser"]["state"].values() for state in weights), strict=True):
         torch.testing.assert_close(a["exp_avg"], b["exp_avg"], rtol=1e-3, atol=1e-6)
+
+
+def test_its_own_teacher_has_nothing_to_teach(config: TrainConfig) -> None:
+    start = str(train(replace(config, name="start"), report=quiet))
+    again = replace(config, steps=1, start=start, reduced_precision=False)
+
+    def gradient_norm(name: str, **teaching: Any) -> float:
+        path = train(replace(again, name=name, **teaching), report=quiet)
+        with path.with_name("log.csv").open(newline="") as lines:
+            return float(next(csv.DictReader(lines))["grad_norm"])
+
+    alone, half, taught = (
+        gradient_norm("alone"),
+        gradient_norm("half", teacher=start, teacher_share=0.5),
+        gradient_norm("taught", teacher=start, teacher_share=1.0),
+    )
+    assert taught < 1e-3 * alone
+    assert half == pytest.approx(0.5 * alone, rel=1e-3)
+
+
+def test_a_teacher_for_another_rate_is_refused(config: TrainConfig) -> None:
+    start = train(replace(config, name="teacher"), report=quiet)
+    other = replace(
+        config, name="refused", teacher=str(start), mix=MixConfig(sample_rate=16_000, seconds=0.4),
+        model_config={**config.model_config, "sample_rate": 16_000},
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="48000 Hz, the training for 16000"):
+        train(other, report=quiet)
 
 
 def test_learning_rate_warms_up_and_falls_along_steps_or_minutes() -> None:
