@@ -12,7 +12,7 @@ import pytest
 import soundfile as sf
 
 from export.data.cache import SoundCache, active_rms, list_clips, open_cache
-from export.data.mixing import MixConfig, Mixer, prefetch
+from export.data.mixing import MixConfig, Mixer, _play_at, prefetch
 from export.data.rooms import open_rooms
 from export.data.synthetic import KINDS, open_synthetic
 from export.data.validation import make_validation_set, measure
@@ -225,3 +225,30 @@ def test_the_training_recordings_open(shared_dir: Path) -> None:
     clips = list_clips(shared_dir / "data/val/speech")
     assert len(clips) == 55
     assert {clip.sample_rate for clip in clips} <= {16_000, 22_050, 24_000, 44_100, 48_000}
+
+
+@pytest.mark.parametrize("speed", [0.8, 1.25])
+def test_another_speed_moves_every_frequency_and_keeps_the_length(
+    caches: tuple[SoundCache, SoundCache], speed: float
+) -> None:
+    tone = np.sin(2 * np.pi * 1000.0 * np.arange(RATE) / RATE).astype(np.float32)
+    played = _play_at(tone, speed, RATE // 2)
+    assert played.shape == (RATE // 2,)
+    assert int(np.abs(np.fft.rfft(played)).argmax()) * 2 == 1000 * speed  # bins are 2 Hz apart
+    config = replace(PLAIN, p_speech_only=1.0, p_speed=1.0, speech_speed=(speed, speed), p_full_band=0.0)
+    batch = Mixer(*caches, config).batch(0, 12)
+    moved = batch.bandwidth_hz == np.float32(8000 * speed)  # the others were cut to what a narrow call sounds like
+    assert moved.any()
+    for clean in batch.clean[moved]:
+        edge_hz = 8000 * speed
+        assert spectrum_db(clean, 0.8 * edge_hz, 0.9 * edge_hz) > spectrum_db(clean, 1.1 * edge_hz, 1.2 * edge_hz) + 50
+
+
+def test_a_cold_batch_is_the_same_sound_in_pieces(caches: tuple[SoundCache, SoundCache]) -> None:
+    whole, cut = (Mixer(*caches, replace(PLAIN, p_cold=p, cold_s=0.125)).batch(0, 3) for p in (0.0, 1.0))
+    assert cut.noisy.shape == (12, RATE // 8)
+    np.testing.assert_array_equal(cut.noisy.reshape(3, -1), whole.noisy)
+    np.testing.assert_array_equal(cut.clean.reshape(3, -1), whole.clean)
+    np.testing.assert_array_equal(cut.bandwidth_hz, np.repeat(whole.bandwidth_hz, 4))
+    np.testing.assert_array_equal(cut.snr_db, np.repeat(whole.snr_db, 4))
+    assert (cut.has_speech | (np.square(cut.clean).mean(axis=1) < 0.01 * np.square(whole.clean).mean())).all()
