@@ -25,20 +25,11 @@ from export.models.sine import NetStack, SampleNet
 from export.offline import export_offline
 from export.recipes.job import RecipeJob
 from export.recipes.metrics import mean_absolute_error
-from export.recipes.sine import (
-    NOISE,
-    PERIOD,
-    Plan,
-    Training,
-    best_possible,
-    build,
-    denoise,
-    hide_targets,
-    make_waves,
-    per_position,
-    run,
-    waves_of,
-)
+from export.recipes.sine import run
+from export.recipes.sine.data import NOISE, PERIOD, best_possible, hide_targets, make_waves, waves_of
+from export.recipes.sine.measuring import denoise, per_position
+from export.recipes.sine.plans import Plan
+from export.recipes.sine.training import Training, build
 from export.target import ExportError, load_target
 from export.to_onnx import export_onnx
 from export.to_torchscript import export_torchscript
@@ -184,7 +175,7 @@ def test_chunks_of_a_batch_add_up_to_its_gradient(monkeypatch: pytest.MonkeyPatc
     plan = Plan("rnn", False, 3, 40)
     noisy, clean = waves_of(40, [0], 0)
     whole = Training(plan, [0]).run(noisy, clean)
-    monkeypatch.setattr("export.recipes.sine.CHUNK", 16)
+    monkeypatch.setattr("export.recipes.sine.training.CHUNK", 16)
     pieces = Training(plan, [0]).run(noisy, clean)
     np.testing.assert_allclose(whole.losses, pieces.losses, rtol=1e-4)
 
@@ -210,7 +201,7 @@ def test_a_training_goes_on_exactly_where_it_was_saved(tmp_path: Path) -> None:
 
 
 def test_every_sequence_is_seen_before_one_comes_again() -> None:
-    from export.recipes.sine import _batches
+    from export.recipes.sine.training import _batches
 
     batches = _batches(10, 3, seed=0)
     first, second = (torch.cat([next(batches) for _ in range(3)]).tolist() for _ in range(2))
