@@ -113,9 +113,7 @@ def test_the_default_model_answers_after_512_samples_and_fits_in_4_mb() -> None:
 
 
 @pytest.mark.parametrize("larger", [{"n_layers": 4}, {"hidden": 32}, {"n_taps": 5}, {"hidden": 32, "n_layers": 5}])
-def test_a_grown_model_begins_as_the_one_it_grew_from_and_can_learn(
-    model: GruDenoiser, larger: dict[str, int]
-) -> None:
+def test_a_grown_model_begins_as_the_one_it_grew_from_and_can_learn(model: GruDenoiser, larger: dict[str, int]) -> None:
     grown = GruDenoiser(replace(model.config, **larger))
     grown.grow(model.state_dict(), model.config)
     frames = torch.randn(1, 6, model.config.analysis_window // 2 + 1, 2, generator=torch.Generator().manual_seed(3))
