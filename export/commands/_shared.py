@@ -24,7 +24,13 @@ Io = Annotated[
 Steps = Annotated[int, typer.Option(min=500, help="Steps of the parity check.")]
 ModelVersion = Annotated[str | None, typer.Option(help="Version of the model, written into the file.")]
 TrainingData = Annotated[str | None, typer.Option(help="What it was trained on, written into the file.")]
-Metrics = Annotated[Path | None, typer.Option(help="JSON file of measured figures, written into the file.")]
+Metrics = Annotated[
+    Path | None,
+    typer.Option(
+        help="Measured figures, written into the file: any JSON, or an evaluation.json that holds this model "
+        "(under the name of the checkpoint's run, or its own)."
+    ),
+]
 
 
 def load_module(
@@ -38,6 +44,7 @@ def load_module(
     """Make the module that the arguments describe."""
     from streamproc.errors import ConfigError
 
+    from ..evaluate.report import model_metrics
     from ..target import SHIPPED, load_target
     from ..waveform import WaveformModel
 
@@ -45,6 +52,8 @@ def load_module(
         figures = json.loads(metrics.read_text()) if metrics else None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{metrics}: not a JSON file that can be read ({error})") from error
+    if isinstance(figures, dict) and "summary" in figures:
+        figures = model_metrics(figures, checkpoint.absolute().parent.name if checkpoint else target)
     if target in SHIPPED and checkpoint is None:
         typer.secho("warning: no --checkpoint, the weights are untrained", fg="yellow", err=True)
     given: dict[str, Any] = {"version": version, "training_data": training_data, "metrics": figures}

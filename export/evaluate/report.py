@@ -180,6 +180,40 @@ def read_json(file: Path) -> dict[str, Any]:
     raise ConfigError(f"{file} is not an evaluation.json of `python -m export evaluate` in format {FORMAT}")
 
 
+def model_metrics(record: Mapping[str, Any], system: str) -> dict[str, Any]:
+    """Return the figures of one system as they go into its model file: means, gains over the input, and how made.
+
+    Parameters
+    ----------
+    record : mapping
+        What `as_json` made.
+    system : str
+
+    Raises
+    ------
+    ConfigError
+        If that system was not evaluated.
+    """
+    if system not in record["summary"]:
+        raise ConfigError(f"the evaluation has no figures of {system!r}, only of {', '.join(record['summary'])}")
+    drawn = record["set"]
+    metrics = {metric.key: metric for metric in (*METRICS, *PROBES)}
+
+    def rounded(figures: Mapping[str, Any], suffix: str = "") -> dict[str, float]:
+        return {
+            f"{key}{suffix}": round(figures[key]["mean"], metric.digits)
+            for key, metric in metrics.items()
+            if figures.get(key)
+        }
+
+    return {
+        "how": f"{record['command']}: {drawn['n']} {'varied' if drawn['varied'] else 'plain'} mixtures; means",
+        **rounded(record["summary"][system]),
+        **rounded(record["gain_over_noisy"].get(system, {}), "_gain"),
+        "noisy": rounded(record["summary"].get(NOISY.name, {})),
+    }
+
+
 def write_text(folder: Path, shown: Sequence[Table], record: dict[str, Any]) -> None:
     """Write ``evaluation.json`` and ``evaluation.md`` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from export.evaluate.cost import measure_cost
 from export.evaluate.metrics import RATE, pesq_wb, si_sdr_db
 from export.evaluate.mixtures import BABBLE, SNRS_DB, VARIED_LEVELS_DBFS, MixtureSet, resample, rms
 from export.evaluate.pictures import Point, tradeoff_points, worst_items
+from export.evaluate.report import model_metrics
 from export.evaluate.runner import Bench, Outcome
 from export.evaluate.statistics import Results
 from export.evaluate.systems import (
@@ -407,6 +408,15 @@ def test_from_the_command_line(val_dir, checkpoint, tmp_path, monkeypatch):
     sounds = sorted(path.name for path in (out / "listening").glob("000_*/*.flac"))
     assert sounds == ["clean.flac", "noisy.flac", "tiny.flac"]
     assert sf.info(out / "listening" / "000_babble_-5dB" / "tiny.flac").samplerate == 48000
+
+    figures = model_metrics(record, "tiny")
+    assert figures["pesq"] == round(record["summary"]["tiny"]["pesq"]["mean"], 2)
+    assert figures["si_sdr_gain"] == round(record["gain_over_noisy"]["tiny"]["si_sdr"]["mean"], 1)
+    assert "cold_start" in figures
+    assert set(figures["noisy"]) == {"pesq", "stoi", "estoi", "si_sdr"}
+    assert "--n 2" in figures["how"]
+    with pytest.raises(ConfigError, match="no figures of 'large', only of noisy, tiny"):
+        model_metrics(record, "large")
 
     again = tmp_path / "again"
     arguments = ["--replot", str(out / "evaluation.json"), "--out", str(again)]
