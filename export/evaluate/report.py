@@ -197,20 +197,16 @@ def model_metrics(record: Mapping[str, Any], system: str) -> dict[str, Any]:
     if system not in record["summary"]:
         raise ConfigError(f"the evaluation has no figures of {system!r}, only of {', '.join(record['summary'])}")
     drawn = record["set"]
-    metrics = {metric.key: metric for metric in (*METRICS, *PROBES)}
 
-    def rounded(figures: Mapping[str, Any], suffix: str = "") -> dict[str, float]:
-        return {
-            f"{key}{suffix}": round(figures[key]["mean"], metric.digits)
-            for key, metric in metrics.items()
-            if figures.get(key)
-        }
+    def means(figures: Mapping[str, Any], metrics: Sequence[Metric], suffix: str = "") -> dict[str, float]:
+        known = [metric for metric in metrics if figures.get(metric.key)]
+        return {f"{metric.key}{suffix}": round(figures[metric.key]["mean"], metric.digits) for metric in known}
 
     return {
         "how": f"{record['command']}: {drawn['n']} {'varied' if drawn['varied'] else 'plain'} mixtures; means",
-        **rounded(record["summary"][system]),
-        **rounded(record["gain_over_noisy"].get(system, {}), "_gain"),
-        "noisy": rounded(record["summary"].get(NOISY.name, {})),
+        **means(record["summary"][system], (*METRICS, *PROBES)),
+        **means(record["gain_over_noisy"].get(system, {}), METRICS, "_gain"),
+        "noisy": means(record["summary"].get(NOISY.name, {}), METRICS),
     }
 
 
