@@ -414,7 +414,7 @@ def test_from_the_command_line(val_dir, checkpoint, tmp_path, monkeypatch):
     assert figures["si_sdr_gain"] == round(record["gain_over_noisy"]["tiny"]["si_sdr"]["mean"], 1)
     assert "cold_start" in figures
     assert set(figures["noisy"]) == {"pesq", "stoi", "estoi", "si_sdr"}
-    assert "--n 2" in figures["how"]
+    assert "2 plain mixtures" in figures["how"]
     with pytest.raises(ConfigError, match="no figures of 'large', only of noisy, tiny"):
         model_metrics(record, "large")
 
