@@ -89,10 +89,8 @@ VARIANTS = (
     Variant("5.3 ms", model={"hop": 128, "window": 256}, latency=True),
     Variant("8 ms", model={"hop": 192, "window": 384}, latency=True),
     Variant("21.3 ms, lookahead", model={"lookahead": 2, "n_taps": 5}, latency=True),
-    Variant("21.3 ms, window", model={"window": 1024}, latency=True),
     Variant("gains only", train={"slow_factor": 0.0}),
     Variant("no synthetic noises", mix={"p_synthetic": 0.0}),
-    Variant("one speed", mix={"p_speed": 0.0}),
     Variant("with a teacher", train={"teacher": str(TEACHER)}),
 )
 """The base first. A filter that does not learn stays the identity."""
