@@ -1,13 +1,14 @@
 """The training loop: read top to bottom, nothing is hidden elsewhere.
 
 A run lives in ``runs/<name>``: ``last.pt`` (everything needed to go on exactly), ``ema.pt`` (averaged weights only, for
-`export.models.load_checkpoint`), ``log.csv`` and ``curves.png``.
+`export.models.load_checkpoint`), ``run.json`` (everything about it but the weights), ``log.csv`` and ``curves.png``.
 """
 
 from __future__ import annotations
 
 import copy
 import csv
+import json
 import math
 import os
 import platform
@@ -24,6 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from streamproc.atomic import replacing
 
 from .compiling import Compiled
 from .data.mixing import Batch, MixConfig, open_mixer, prefetch
@@ -406,19 +409,20 @@ def save_checkpoint(
     optimiser: torch.optim.Optimizer,
     progress: Progress,
 ) -> None:
-    """Write ``ema.pt`` and ``last.pt``, each under another name first: a full disk leaves the old ones whole."""
-    common = {
+    """Write ``ema.pt``, ``last.pt`` and ``run.json``; a full disk leaves the old ones whole."""
+    record = {
         **describe_model(model),
-        "ema": average.state_dict(),
         "train_config": asdict(config),
         "progress": asdict(progress),
         "environment": environment(),
     }
-    whole = {**common, "weights": model.state_dict(), "optimiser": optimiser.state_dict()}
-    for name, content in (("ema.pt", common), ("last.pt", whole)):
-        partial = folder / f"{name}.partial"
-        torch.save(content, partial)
-        partial.replace(folder / name)
+    averaged = {**record, "ema": average.state_dict()}
+    whole = {**averaged, "weights": model.state_dict(), "optimiser": optimiser.state_dict()}
+    for name, content in (("ema.pt", averaged), ("last.pt", whole)):
+        with replacing(folder / name) as partial:
+            torch.save(content, partial)
+    with replacing(folder / "run.json") as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def environment() -> dict[str, str]:

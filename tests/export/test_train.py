@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +90,10 @@ def test_the_loss_falls_and_the_record_is_complete(config: TrainConfig) -> None:
     assert stored["train_config"]["batch"] == 4
     assert stored["progress"]["audio_hours"] == pytest.approx(40 * 4 * 0.4 / 3600)
     assert stored["environment"]["torch"] == torch.__version__
+    record = json.loads(path.with_name("run.json").read_text())
+    assert record["train_config"]["batch"] == 4
+    assert record["progress"] == stored["progress"]
+    assert record["model_config"]["hidden"] == 8
     model = load_checkpoint(path)
     assert not model.training
     assert model.spec.states[1].shape == (8,)
