@@ -97,7 +97,7 @@ def test_the_loss_falls_and_the_record_is_complete(config: TrainConfig) -> None:
     model = load_checkpoint(path)
     assert not model.training
     assert model.spec.states[1].shape == (8,)
-    assert not path.with_name("ema.pt.partial").exists()
+    assert not list(path.parent.glob(".streamproc-*"))
 
 
 def test_a_run_with_validation_logs_gains_and_draws_its_curves(config: TrainConfig) -> None:
