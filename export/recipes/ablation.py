@@ -397,8 +397,8 @@ def notes(
         "second of sound, and as much more work; training takes that much longer too. Minutes are of one core, "
         "beside other work.",
         "Gains only: the complex filter stays the identity, its weights count among the parameters all the same. "
-        "One speed: voices and noises are played as they were recorded. With a teacher: half of the loss compares "
-        "with the output of a larger model of the same latency, which has learned from far more audio.",
+        "With a teacher: half of the loss compares with the output of a larger model of the same latency, which has "
+        "learned from far more audio.",
     ]
 
 
