@@ -127,7 +127,7 @@ class GruDenoiser(StreamableModel):
             self.taps.bias[2 * cfg.lookahead * cfg.n_low :][: cfg.n_low] = 1.0
         self.spec = ModelSpec(
             name=cfg.name,
-            version="0.2.0",
+            version="0",
             sample_rate=cfg.sample_rate,
             hop=cfg.hop,
             io="spectrum",
