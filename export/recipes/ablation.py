@@ -394,8 +394,8 @@ def notes(
         "Against base: mean difference on the same mixtures and its 95 % bootstrap interval, which knows nothing of "
         f"other trainings. {seeds} With this many comparisons one interval in twenty misses zero by chance.",
         "Latency is a hop and what windows and lookahead add. A shorter hop means more steps of the network for a "
-        "second of sound, and as much more work; training takes that much longer too. Minutes are of one core, "
-        "beside other work.",
+        "second of sound, and as much more work. Minutes are wall-clock time on one core: beside other work they say "
+        "little of one variant against another.",
         "Gains only: the complex filter stays the identity, its weights count among the parameters all the same. "
         "With a teacher: half of the loss compares with the output of a larger model of the same latency, which has "
         "learned from far more audio.",
