@@ -42,7 +42,7 @@ class LossConfig:
     resolutions: tuple[tuple[int, int], ...] = ((1024, 512), (512, 256))
     exponent: float = 0.3
     complex_share: float = 0.3
-    keep_speech: float = 0.3
+    keep_speech: float = 0.1
     snr_weight: float = 0.006
     high_weight: float = 0.35
     floor_db: float = -60.0

@@ -48,8 +48,9 @@ def test_the_wheel_holds_the_runtime_and_nothing_else(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     assert all(top == "streamproc" or top.endswith(".dist-info") for top in tops), tops
     assert "streamproc/py.typed" in names
-    assert "streamproc/models/denoise.onnx" in names
-    assert wheel.stat().st_size < 6_000_000
+    for model in ("denoise", "denoise-hq"):
+        assert {f"streamproc/models/{model}.onnx", f"streamproc/models/{model}.md"} <= set(names)
+    assert wheel.stat().st_size < 12_000_000
 
 
 def test_it_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
