@@ -53,7 +53,8 @@ def load_module(
     except (OSError, ValueError) as error:
         raise ConfigError(f"{metrics}: not a JSON file that can be read ({error})") from error
     if isinstance(figures, dict) and "summary" in figures:
-        figures = model_metrics(figures, checkpoint.absolute().parent.name if checkpoint else target)
+        run = checkpoint.absolute().parent.name if checkpoint else target
+        figures = model_metrics(figures, run if run in figures["summary"] else target)
     if target in SHIPPED and checkpoint is None:
         typer.secho("warning: no --checkpoint, the weights are untrained", fg="yellow", err=True)
     given: dict[str, Any] = {"version": version, "training_data": training_data, "metrics": figures}
