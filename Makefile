@@ -36,12 +36,12 @@ format: $(VENV)/.dev
 
 # Hours of CPU; stops and resumes where it was. Reads $(SHARED)/data, or SPEECH=dir NOISE=dir.
 train-denoiser: $(VENV)/.dev
-	$(BIN)/python -m export train --name denoise --minutes 220
+	$(BIN)/python -m export train --name denoise --minutes 346
 
 # From the weights of the line above, or of any other run: START=file.
 START ?= runs/denoise/ema.pt
 train-denoiser-hq: $(VENV)/.dev
-	$(BIN)/python -m export train --name denoise-hq --model denoise-hq --start $(START) --minutes 120
+	$(BIN)/python -m export train --name denoise-hq --model denoise-hq --start $(START) --minutes 112
 
 evaluate: $(VENV)/.dev
 	$(BIN)/python -m export evaluate

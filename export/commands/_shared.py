@@ -45,7 +45,7 @@ def load_module(
     from streamproc.errors import ConfigError
 
     from ..evaluate.report import model_metrics
-    from ..target import SHIPPED, load_target
+    from ..target import SHIPPED, load_target, training_record
     from ..waveform import WaveformModel
 
     try:
@@ -55,6 +55,7 @@ def load_module(
     if isinstance(figures, dict) and "summary" in figures:
         run = checkpoint.absolute().parent.name if checkpoint else target
         figures = model_metrics(figures, run if run in figures["summary"] else target)
+        figures |= {"training": training_record(checkpoint)} if checkpoint else {}
     if target in SHIPPED and checkpoint is None:
         typer.secho("warning: no --checkpoint, the weights are untrained", fg="yellow", err=True)
     given: dict[str, Any] = {"version": version, "training_data": training_data, "metrics": figures}

@@ -102,13 +102,11 @@ def plot_tradeoff(record: Mapping[str, Any], path: Path) -> None:
     points = tradeoff_points(record)
     metrics = [metric for metric in MAIN if metric.key in record["metrics"]]
     longest_ms = max(point.latency_ms for point in points)
-    shares = [100 * point.share_of_core for point in points]
-    middle = np.sqrt(min(shares) * max(shares))
     colours = ScalarMappable(Normalize(0.0, 1.1 * longest_ms), "viridis_r")
     figure = Figure(figsize=(5.2 * len(metrics), 4.2), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(metrics)))
     for axes, metric in zip(panels, metrics, strict=True):
-        for point in points:
+        for place, point in enumerate(sorted(points, key=lambda point: point.share_of_core)):
             if metric.key not in point.quality:
                 continue
             mean, low, high, _ = point.quality[metric.key]
@@ -116,10 +114,11 @@ def plot_tradeoff(record: Mapping[str, Any], path: Path) -> None:
             share = 100 * point.share_of_core
             axes.errorbar(share, mean, [[mean - low], [high - mean]], color=colour, alpha=0.35, zorder=1)
             axes.scatter(share, mean, 90, color=colour, edgecolor="black", linewidth=0.7, zorder=2)
-            left = share <= middle  # the text points outwards, where nobody else is
+            # Neighbours are named at opposite ends of their intervals.
+            end, aside, anchor = (high, 3, "bottom") if place % 2 == 0 else (low, -3, "top")
             axes.annotate(
-                f"{point.name}, {point.latency_ms:.3g} ms", (share, mean), xytext=(-8 if left else 8, 6),
-                textcoords="offset points", ha="right" if left else "left", fontsize="small", parse_math=False,
+                f"{point.name}\n{point.latency_ms:.3g} ms", (share, end), xytext=(0, aside),
+                textcoords="offset points", ha="center", va=anchor, fontsize="small", parse_math=False,
             )  # fmt: skip
         untouched = record["summary"].get(NOISY.name, {}).get(metric.key)
         if untouched:
@@ -133,7 +132,7 @@ def plot_tradeoff(record: Mapping[str, Any], path: Path) -> None:
             xscale="log",
             xlabel="% of one core (hot median)",
         )
-        axes.margins(x=0.6, y=0.15)
+        axes.margins(x=0.25, y=0.2)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("{x:g}")
         axes.grid(alpha=0.3)

@@ -22,6 +22,7 @@ from export.compiling import Compiled
 from export.data.mixing import MixConfig
 from export.losses import LossConfig, _Spectrum, denoising_loss, loudness_difference, si_sdr_db
 from export.models import load_checkpoint
+from export.target import training_record
 from export.train import Progress, TrainConfig, learning_rate, train
 
 RATE = 48_000
@@ -94,6 +95,10 @@ def test_the_loss_falls_and_the_record_is_complete(config: TrainConfig) -> None:
     assert record["train_config"]["batch"] == 4
     assert record["progress"] == stored["progress"]
     assert record["model_config"]["hidden"] == 8
+    told = training_record(path)
+    assert (told["run"], told["started_from"], told["steps"]) == ("learns", "random weights", 40)
+    torch.save({"weights": {}}, path.with_name("foreign.pt"))
+    assert training_record(path.with_name("foreign.pt")) == {}
     model = load_checkpoint(path)
     assert not model.training
     assert model.spec.states[1].shape == (8,)
