@@ -164,9 +164,11 @@ class GruDenoiser(StreamableModel):
             y, *after = run_core(layer, x, carried[index * n_states : (index + 1) * n_states])
             next_carried += after
             x = x + y
-        high = torch.cat([*waiting, spectra[..., n_low:]], dim=1)
-        out = self.shape(low, turned, high[:, : spectra.shape[1]], self.taps(x), self.gains(x))
-        still_waiting = [high[:, -lookahead:]] if lookahead else []
+        high, still_waiting = spectra[..., n_low:], []
+        if lookahead:
+            known = torch.cat([*waiting, high], dim=1)
+            high, still_waiting = known[:, :-lookahead], [known[:, -lookahead:]]
+        out = self.shape(low, turned, high, self.taps(x), self.gains(x))
         return out, low[:, -(self.config.n_taps - 1) :], *next_carried, *still_waiting
 
     def features(self, spectra: Tensor, low: Tensor, turned: Tensor) -> Tensor:
