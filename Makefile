@@ -35,13 +35,17 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 # Hours of CPU; stops and resumes where it was. Reads $(SHARED)/data, or SPEECH=dir NOISE=dir.
+SPEECH ?= $(SHARED)/data/train/speech
+NOISE  ?= $(SHARED)/data/train/noise
+TRAIN  := $(BIN)/python -m export train --speech $(SPEECH) --noise $(NOISE)
+
 train-denoiser: $(VENV)/.dev
-	$(BIN)/python -m export train --name denoise --minutes 346
+	$(TRAIN) --name denoise --minutes 346
 
 # From the weights of the line above, or of any other run: START=file.
 START ?= runs/denoise/ema.pt
 train-denoiser-hq: $(VENV)/.dev
-	$(BIN)/python -m export train --name denoise-hq --model denoise-hq --start $(START) --minutes 112
+	$(TRAIN) --name denoise-hq --model denoise-hq --start $(START) --minutes 112
 
 evaluate: $(VENV)/.dev
 	$(BIN)/python -m export evaluate

@@ -73,26 +73,6 @@ def load_target(target: str, checkpoint: Path | None = None, **changes: Any) -> 
     return module
 
 
-def training_record(checkpoint: Path) -> dict[str, Any]:
-    """Return what a training checkpoint says of the run that made it; empty for weights from elsewhere.
-
-    Hours and minutes are of that run alone: what it started from is named, and has a record of its own.
-    """
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if not {"train_config", "progress"} <= stored.keys():
-        return {}
-    config, progress = stored["train_config"], stored["progress"]
-    return {
-        "run": config["name"],
-        "started_from": config.get("start") or "random weights",
-        "steps": progress["step"],
-        "minutes": round(progress["seconds"] / 60, 1),
-        "hours_of_audio": round(progress["audio_hours"], 1),
-        "seed": config["seed"],
-        "environment": stored["environment"],
-    }
-
-
 def check_step(module: StepModule, name: str) -> None:
     """Run one step on two channels and hold its results to the spec.
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import soundfile as sf
 from hypothesis import strategies as st
 
 from streamproc.model import Frame, FrameModel, State
@@ -27,6 +29,22 @@ MakeProcessor = Callable[[], Processor]
 
 AWKWARD_BLOCKS = (0, 1, 2, 3, 7, 63, 64, 65, 127, 128, 255, 256, 257, 441, 480, 511, 512, 513, 1021, 4099, 8192, 8193)
 """Block sizes that found bugs elsewhere: nothing, one, primes, powers of two and their neighbours."""
+
+# --- recordings ------------------------------------------------------------------------------------------------------
+
+
+def write_voices_and_noises(folder: Path, n: int, seed: int = 0) -> None:
+    """Write ``speech/`` and ``noise/`` with `n` made-up recordings each: chopped tones, white noise, 48 kHz."""
+    rate = 48_000
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(2 * rate) / rate
+    for kind in ("speech", "noise"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(n):
+        voice = np.sin(2 * np.pi * (150 + 60 * number) * time_s) * (np.sin(2 * np.pi * 3 * time_s) > 0)
+        sf.write(folder / f"speech/{number}.wav", 0.3 * voice, rate)
+        sf.write(folder / f"noise/{number}.wav", 0.1 * rng.normal(size=rate), rate)
+
 
 # --- signals and splits ---------------------------------------------------------------------------------------------
 

@@ -44,18 +44,20 @@ def load_module(
     """Make the module that the arguments describe."""
     from streamproc.errors import ConfigError
 
-    from ..evaluate.report import model_metrics
-    from ..target import SHIPPED, load_target, training_record
+    from ..evaluate.report import is_record, model_metrics
+    from ..models import training_record
+    from ..target import SHIPPED, load_target
     from ..waveform import WaveformModel
 
     try:
         figures = json.loads(metrics.read_text()) if metrics else None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{metrics}: not a JSON file that can be read ({error})") from error
-    if isinstance(figures, dict) and "summary" in figures:
+    if is_record(figures):
         run = checkpoint.absolute().parent.name if checkpoint else target
         figures = model_metrics(figures, run if run in figures["summary"] else target)
-        figures |= {"training": training_record(checkpoint)} if checkpoint else {}
+        if checkpoint:
+            figures["training"] = training_record(checkpoint)
     if target in SHIPPED and checkpoint is None:
         typer.secho("warning: no --checkpoint, the weights are untrained", fg="yellow", err=True)
     given: dict[str, Any] = {"version": version, "training_data": training_data, "metrics": figures}

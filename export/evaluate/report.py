@@ -171,13 +171,20 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads(file.read_text())
-        if record["format"] == FORMAT and {"systems", "summary", "metrics"} <= record.keys():
-            return dict(record)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
+    except ValueError:
+        record = None
+    if is_record(record):
+        return dict(record)
     raise ConfigError(f"{file} is not an evaluation.json of `python -m export evaluate` in format {FORMAT}")
+
+
+def is_record(value: Any) -> bool:
+    """Whether a value read from JSON is what `as_json` makes."""
+    return (
+        isinstance(value, dict) and value.get("format") == FORMAT and {"systems", "summary", "metrics"} <= value.keys()
+    )
 
 
 def model_metrics(record: Mapping[str, Any], system: str) -> dict[str, Any]:

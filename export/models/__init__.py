@@ -45,6 +45,7 @@ __all__ = [
     "load_checkpoint",
     "save_checkpoint",
     "stft",
+    "training_record",
 ]
 
 _MODELS: dict[str, tuple[type[Any], type[Any]]] = {
@@ -91,3 +92,23 @@ def load_checkpoint(path: Path | str) -> StreamableModel:
     model = build_model(stored["model"], stored["model_config"])
     model.load_state_dict(stored["ema"])
     return model.eval()
+
+
+def training_record(checkpoint: Path) -> dict[str, Any]:
+    """Return what a training checkpoint says of the run that made it; empty for weights from elsewhere.
+
+    Hours and minutes are of that run alone: what it started from is named, and has a record of its own.
+    """
+    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if not {"train_config", "progress"} <= stored.keys():
+        return {}
+    config, progress = stored["train_config"], stored["progress"]
+    return {
+        "run": config["name"],
+        "started_from": config.get("start") or "random weights",
+        "steps": progress["step"],
+        "minutes": round(progress["seconds"] / 60, 1),
+        "hours_of_audio": round(progress["audio_hours"], 1),
+        "seed": config["seed"],
+        "environment": stored["environment"],
+    }

@@ -152,7 +152,7 @@ class GruDenoiser(StreamableModel):
         """
         n_low, lookahead = self.config.n_low, self.config.lookahead
         past, *carried = states
-        waiting = [carried.pop()] if lookahead else []
+        waiting = carried.pop() if lookahead else None
         spectra = frames.transpose(-1, -2)  # [channels, steps, 2, bins]: everything below runs along bins
         low = torch.cat([past, spectra[..., :n_low]], dim=1)
         turned = _times_j(low)
@@ -164,12 +164,13 @@ class GruDenoiser(StreamableModel):
             y, *after = run_core(layer, x, carried[index * n_states : (index + 1) * n_states])
             next_carried += after
             x = x + y
-        high, still_waiting = spectra[..., n_low:], []
-        if lookahead:
-            known = torch.cat([*waiting, high], dim=1)
-            high, still_waiting = known[:, :-lookahead], [known[:, -lookahead:]]
+        high = spectra[..., n_low:]
+        if waiting is not None:
+            heard = torch.cat([waiting, high], dim=1)
+            high = heard[:, :-lookahead]
+            next_carried.append(heard[:, -lookahead:])
         out = self.shape(low, turned, high, self.taps(x), self.gains(x))
-        return out, low[:, -(self.config.n_taps - 1) :], *next_carried, *still_waiting
+        return out, low[:, -(self.config.n_taps - 1) :], *next_carried
 
     def features(self, spectra: Tensor, low: Tensor, turned: Tensor) -> Tensor:
         """Unscaled features [channels, steps, n_features].
@@ -206,9 +207,9 @@ class GruDenoiser(StreamableModel):
     def grow(self, weights: Mapping[str, Tensor], config: GruDenoiserConfig) -> None:
         """Take over the weights of a smaller model with the same features.
 
-        Units that it lacks are heard by nothing that was there before, and layers that it lacks start silent - their
-        candidate state is zero - so the larger model begins as the function that the smaller one was, and learns from
-        there. Only where the lookahead is longer does it begin as something else: gains and filters that were
+        Units that it lacks are heard by nothing that was there before [1]_, and layers that it lacks start silent -
+        their candidate state is zero - so the larger model begins as the function that the smaller one was, and learns
+        from there. Only where the lookahead is longer does it begin as something else: gains and filters that were
         meant for one frame meet one that is so many frames older.
 
         Parameters
@@ -221,7 +222,7 @@ class GruDenoiser(StreamableModel):
         Raises
         ------
         ConfigError
-            If it has other features, more units, layers, taps or lookahead, or does not consist of GRUs.
+            If it has other features, more units, layers, taps or lookahead, or differs and does not consist of GRUs.
 
         References
         ----------
@@ -229,13 +230,16 @@ class GruDenoiser(StreamableModel):
            ICLR 2016.
         """
         own = self.config
+        if own == config:
+            self.load_state_dict(weights)
+            return
         smaller = ("hidden", "n_layers", "lookahead")
         same = ("sample_rate", "hop", "analysis_window", "n_low", "n_bands", "top_hz")
         differing = [name for name in same if getattr(own, name) != getattr(config, name)]
         differing += [name for name in smaller if getattr(own, name) < getattr(config, name)]
         if own.n_taps - own.lookahead < config.n_taps - config.lookahead:
             differing.append("n_taps")
-        if own != config and (own.core, config.core) != ("gru", "gru"):
+        if (own.core, config.core) != ("gru", "gru"):
             differing.append("core")
         if differing:
             found = ", ".join(f"{name} {getattr(config, name)} against {getattr(own, name)}" for name in differing)

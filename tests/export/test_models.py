@@ -126,6 +126,13 @@ def test_a_grown_model_begins_as_the_one_it_grew_from_and_can_learn(model: GruDe
             assert gradient.abs().max() > 0.0, name
 
 
+def test_an_equal_model_of_any_core_is_taken_over() -> None:
+    one, other = (GruDenoiser(replace(SMALL, core="sfm", n_layers=1)) for _ in range(2))
+    other.grow(one.state_dict(), one.config)
+    frames = random_frames(one, 1, 6)
+    torch.testing.assert_close(other(frames)[0], one(frames)[0])
+
+
 def test_a_model_grown_by_lookahead_begins_with_the_same_filter_on_the_older_frame(model: GruDenoiser) -> None:
     ahead = GruDenoiser(replace(model.config, lookahead=2, n_taps=5))
     ahead.grow(model.state_dict(), model.config)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile as sf
 import torch
+from helpers import write_voices_and_noises
 from rich.console import Console
 
 from export.data.cache import active_rms
@@ -49,15 +49,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made-up data in the layout that the recipe wants."""
     root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    time_s = np.arange(2 * RATE) / RATE
-    for part in ("train", "val"):
-        for kind in ("speech", "noise"):
-            (root / part / kind).mkdir(parents=True)
-        for number in range(2):
-            voice = np.sin(2 * np.pi * (150 + 60 * number) * time_s) * (np.sin(2 * np.pi * 3 * time_s) > 0)
-            sf.write(root / part / f"speech/{number}.wav", 0.3 * voice, RATE)
-            sf.write(root / part / f"noise/{number}.wav", 0.1 * rng.normal(size=RATE), RATE)
+    for seed, part in enumerate(("train", "val")):
+        write_voices_and_noises(root / part, 2, seed)
     return root
 
 

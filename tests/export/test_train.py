@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile as sf
 import torch
+from helpers import write_voices_and_noises
 
 from export import losses
 from export.compiling import Compiled
 from export.data.mixing import MixConfig
 from export.losses import LossConfig, _Spectrum, denoising_loss, loudness_difference, si_sdr_db
-from export.models import load_checkpoint
-from export.target import training_record
+from export.models import load_checkpoint, training_record
 from export.train import Progress, TrainConfig, learning_rate, train
 
 RATE = 48_000
@@ -32,14 +31,7 @@ RATE = 48_000
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """A run of a few steps of a tiny model on made-up sounds."""
     root = tmp_path_factory.mktemp("train")
-    rng = np.random.default_rng(0)
-    time_s = np.arange(2 * RATE) / RATE
-    for folder in ("speech", "noise"):
-        (root / folder).mkdir()
-    for number in range(3):
-        tone = np.sin(2 * np.pi * (150 + 60 * number) * time_s) * (np.sin(2 * np.pi * 3 * time_s) > 0)
-        sf.write(root / f"speech/{number}.wav", 0.3 * tone, RATE)
-        sf.write(root / f"noise/{number}.wav", 0.1 * rng.normal(size=RATE), RATE)
+    write_voices_and_noises(root, 3)
     return TrainConfig(
         compiled=False,  # half a minute of compiling for seconds of training
         name="tiny", speech=f"{root}/speech", noise=f"{root}/noise", rooms="", val_speech="", cache_dir=f"{root}/cache",
