@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .compiling import Compiled
 
@@ -96,7 +97,8 @@ def denoising_loss(
     for index, (window, hop) in enumerate(config.resolutions):
         taper = _hann(window, estimate.device)
         weight = _bin_weights(window, sample_rate, bandwidth_hz, config.high_weight)
-        est, ref = _Spectrum.apply(estimate, taper, hop), _Spectrum.apply(target, taper, hop)
+        # Silence in front: without it the taper would hide the first sound from the loss, and with it cold starts.
+        est, ref = (_Spectrum.apply(pad(part, (window - hop, 0)), taper, hop) for part in (estimate, target))
         est_power, ref_power, error, cost = compare(
             *est, *ref, with_speech, floor, config.exponent, config.complex_share, config.keep_speech
         )

@@ -11,6 +11,7 @@ import torch
 
 from streamproc.verify import Comparison
 
+from .half import store_in_half
 from .model_file import StepForward, StepModule, example_inputs, metadata_text, save_onnx
 from .verify import N_STEPS, require_ending, write_proven
 
@@ -53,6 +54,7 @@ def export_onnx(module: StepModule, path: Path, n_steps: int = N_STEPS) -> dict[
         _trace(module, partial)
         graph = onnx.load(partial)
         fold_known_sizes(graph)
+        store_in_half(graph)
         save_onnx(graph, partial, metadata_text(module))
 
     return write_proven(module, path, write, n_steps)

@@ -32,6 +32,8 @@ Metrics = Annotated[
     ),
 ]
 
+HalfWeights = Annotated[bool, typer.Option(help="Round the weights to 16 bits: half the file, the same speed.")]
+
 
 def load_module(
     target: str,
@@ -40,11 +42,13 @@ def load_module(
     version: str | None = None,
     training_data: str | None = None,
     metrics: Path | None = None,
+    half_weights: bool = False,
 ) -> StepModule:
     """Make the module that the arguments describe."""
     from streamproc.errors import ConfigError
 
     from ..evaluate.report import is_record, model_metrics
+    from ..half import round_weights
     from ..models import training_record
     from ..target import SHIPPED, load_target
     from ..waveform import WaveformModel
@@ -62,6 +66,8 @@ def load_module(
         typer.secho("warning: no --checkpoint, the weights are untrained", fg="yellow", err=True)
     given: dict[str, Any] = {"version": version, "training_data": training_data, "metrics": figures}
     module = load_target(target, checkpoint, **{name: value for name, value in given.items() if value is not None})
+    if half_weights:
+        round_weights(module)
     return WaveformModel(module).eval() if io == "waveform" else module
 
 

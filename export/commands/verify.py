@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,14 +20,20 @@ def verify(
     checkpoint: args.Checkpoint = None,
     io: args.Io = "as-is",
     steps: args.Steps = 512,
+    half_weights: args.HalfWeights = False,
 ) -> None:
     """Compare offline, step by step, TorchScript and ONNX: outputs and every state, from a state that is not zero."""
+    from streamproc.backends.loader import load_model
+
     from ..to_onnx import export_onnx
     from ..to_torchscript import export_torchscript
     from ..verify import compare, print_table, require_parity
 
-    module = args.load_module(target, checkpoint, io)
+    module = args.load_module(target, checkpoint, io, half_weights=half_weights)
     if files:
+        # What a file tells of its making is not in a checkpoint, and computes nothing.
+        told = load_model(files[0]).spec
+        module.spec = replace(module.spec, version=told.version, training_data=told.training_data, metrics=told.metrics)
         comparisons = compare(module, files, steps)
     else:
         with tempfile.TemporaryDirectory() as folder:

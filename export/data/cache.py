@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -185,14 +186,27 @@ def _fingerprint(clips: Sequence[Clip], sample_rate: int, skip_broken: bool) -> 
 
 
 def _decode(clips: Sequence[Clip], target: Path, sample_rate: int, skip_broken: bool) -> None:
-    """Decode, convert and write all clips; the index is renamed into place last, so half a cache is no cache."""
-    target.mkdir(parents=True, exist_ok=True)
+    """Decode, convert and write all clips into a folder that is named `target` last: half a cache is no cache.
+
+    Two trainings that start together both decode; whoever ends first is heard by both.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as unfinished:
+        _write(clips, Path(unfinished), target.name, sample_rate, skip_broken)
+        try:
+            Path(unfinished).rename(target)
+        except OSError:
+            if not (target / "index.json").is_file():
+                raise
+
+
+def _write(clips: Sequence[Clip], folder: Path, name: str, sample_rate: int, skip_broken: bool) -> None:
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("start", "length", "bandwidth_hz", "active_rms", "speaker", "category", "source")
+        column: [] for column in ("start", "length", "bandwidth_hz", "active_rms", "speaker", "category", "source")
     }
     position = 0
     broken: list[str] | None = [] if skip_broken else None
-    with (target / "samples.i16").open("wb") as out:
+    with (folder / "samples.i16").open("wb") as out:
         for clip, samples, stored_rate in _decoded(clips, broken):
             if stored_rate != sample_rate:
                 samples = soxr.resample(samples, stored_rate, sample_rate, quality="VHQ").astype(np.float32)
@@ -202,15 +216,14 @@ def _decode(clips: Sequence[Clip], target: Path, sample_rate: int, skip_broken: 
             samples = samples * np.float32(_PEAK / peak)
             out.write(np.round(samples * 32767).astype("<i2").tobytes())
             row = (position, len(samples), min(stored_rate, sample_rate) / 2, active_rms(samples, sample_rate))
-            for name, value in zip(columns, (*row, clip.speaker, clip.category, clip.source), strict=True):
-                columns[name].append(value)
+            for column, value in zip(columns, (*row, clip.speaker, clip.category, clip.source), strict=True):
+                columns[column].append(value)
             position += len(samples)
     if not position:
         unread = f", and {len(broken)} files cannot be decoded" if broken else ""
-        raise ValueError(f"every clip for {target.name} is silent or empty{unread}; nothing to train on")
-    partial = target / "index.json.partial"
-    partial.write_text(json.dumps({"sample_rate": sample_rate, **columns, "broken": broken or []}))
-    partial.replace(target / "index.json")
+        raise ValueError(f"every clip for {name} is silent or empty{unread}; nothing to train on")
+    index = {"sample_rate": sample_rate, **columns, "broken": broken or []}
+    (folder / "index.json").write_text(json.dumps(index))
 
 
 def _decoded(

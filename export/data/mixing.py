@@ -72,7 +72,7 @@ class MixConfig:
     p_noise_only: float = 0.07
     p_speech_only: float = 0.05
     p_more_noise: float = 0.25
-    p_synthetic: float = 0.35
+    p_synthetic: float = 0.2
     p_babble: float = 0.12
     p_room: float = 0.4
     p_eq: float = 0.6

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import soundfile as sf
 import soxr
 
+from streamproc.atomic import replacing
+
 FORMAT = 2
 RESPONSE_MS = 400
 """Length of every response. Tails are damped to -60 dB at this point: nobody takes a call in a cathedral."""
@@ -69,9 +71,8 @@ def open_rooms(
     full = np.stack([pair[0] for pair in pairs]) if pairs else np.zeros((0, 1), np.float32)
     early = np.stack([pair[1] for pair in pairs]) if pairs else np.zeros((0, 1), np.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, full=full, early=early, key=key)
-    partial.replace(path)
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, full=full, early=early, key=key)
     return RoomPool(full, early)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import signal
 
+from streamproc.atomic import replacing
+
 FORMAT = 1
 Signal = npt.NDArray[np.float64]
 
@@ -150,9 +152,8 @@ def open_synthetic(
             samples = maker(rng, n, sample_rate)
             row[:] = np.round(samples * (0.95 * 32767 / np.abs(samples).max()))
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, pool)
-        partial.replace(path)
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
+            np.save(file, pool)
     return np.load(path, mmap_mode="r")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -49,6 +51,20 @@ def spectrum_db(samples: np.ndarray, low_hz: float, high_hz: float) -> float:
     power = np.abs(np.fft.rfft(samples * np.hanning(len(samples)))) ** 2
     frequency = np.fft.rfftfreq(len(samples), 1 / RATE)
     return float(10 * np.log10(power[(frequency >= low_hz) & (frequency < high_hz)].mean() + 1e-20))
+
+
+def test_two_that_need_a_cache_at_once_get_the_same_one(folders: Path, tmp_path: Path) -> None:
+    both_inside = Barrier(2, timeout=30)
+
+    def open_together(_: int) -> SoundCache:
+        both_inside.wait()
+        return open_cache(folders / "speech", tmp_path)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(open_together, range(2))
+    np.testing.assert_array_equal(first.samples, second.samples)
+    assert len(first.samples) == first.length.sum()
+    assert len(list(tmp_path.iterdir())) == 1, "nothing unfinished stays behind"
 
 
 def test_cache_converts_rates_and_remembers_bandwidth_and_speaker(caches: tuple[SoundCache, SoundCache]) -> None:

@@ -195,6 +195,17 @@ def test_nothing_above_the_bandwidth_counts() -> None:
     assert loss_of(extra, target) > loss_of(target, target) + 0.05
 
 
+def test_the_first_sound_counts_as_much_as_any_other() -> None:
+    """A cold start begins there: what the loss does not hear, nothing learns."""
+    target = 0.1 * torch.randn(1, 16_384, generator=torch.Generator().manual_seed(0))
+    costs = []
+    for start in (0, 8192):
+        estimate = target.clone()
+        estimate[:, start : start + 256] = 0.0
+        costs.append(float(loss_of(estimate, target) - loss_of(target, target)))
+    assert costs[0] > 0.8 * costs[1] > 0.0
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own code
 def test_compiled_loss_is_the_loss() -> None:

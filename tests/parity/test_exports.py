@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from torch_models import GruMask, Leaky
 
 from export import to_onnx, to_torchscript
+from export.half import round_weights
 from export.models import build_model
 from export.target import ExportError, check_step, load_target
 from export.to_onnx import export_onnx
@@ -60,6 +61,32 @@ def test_every_form_computes_the_same(name: str, kind: str, tmp_path: Path) -> N
         assert comparison.n_steps == (16 if "golden" in what else 512)
         assert all(tensor.scale > 0 for tensor in comparison.tensors.values()), "all zero proves nothing"
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_rounded_weights_take_half_the_file_and_lose_nothing(tmp_path: Path) -> None:
+    module = build_model("GruDenoiser", {"hidden": 64, "n_layers": 2}).eval().requires_grad_(False)
+    torch.nn.init.normal_(module.taps.weight, std=0.01)  # zeros, as they start, always fit
+    whole, half = tmp_path / "whole.onnx", tmp_path / "half.onnx"
+    export_onnx(module, whole)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    round_weights(module)
+    assert any(not torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=2**-11, atol=2**-24)
+    export_onnx(module, half)
+    n_weights = sum(weight.numel() for weight in module.parameters() if weight.dim() > 1)
+    assert whole.stat().st_size - half.stat().st_size == pytest.approx(2 * n_weights, rel=0.02)
+    # A second export of the same weights proves that rounding is done once and for all.
+    round_weights(module)
+    assert not any(comparison.failures for comparison in compare(module, [half]).values())
+
+
+def test_weights_that_do_not_fit_16_bits_are_refused() -> None:
+    module = build_model("GruDenoiser", SMALL_DENOISER)
+    with torch.no_grad():
+        module.gains.weight[0, 0] = 1e5
+    with pytest.raises(ConfigError, match=r"gains\.weight: weights of up to 100000 do not fit 16 bits"):
+        round_weights(module)
 
 
 def test_sizes_that_never_change_are_not_asked_for_at_every_step() -> None:
