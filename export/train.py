@@ -1,24 +1,15 @@
-"""The training loop: read top to bottom, nothing is hidden elsewhere.
-
-A run lives in ``runs/<name>``: ``last.pt`` (everything needed to go on exactly), ``ema.pt`` (averaged weights only, for
-`export.models.load_checkpoint`), ``run.json`` (everything about it but the weights), ``log.csv`` and ``curves.png``.
-"""
+"""The training loop: read top to bottom. What a run leaves behind is written by `export.run_folder`."""
 
 from __future__ import annotations
 
 import copy
-import csv
-import json
 import math
-import os
-import platform
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamproc.atomic import replacing
-
 from .compiling import Compiled
 from .data.mixing import Batch, MixConfig, open_mixer, prefetch
 from .data.validation import ValidationSet, enhance_all, make_validation_set, measure
 from .losses import LossConfig, denoising_loss
 from .memory import keep_freed_memory
-from .models import StreamableModel, build_model, describe_model, enhance, istft, load_checkpoint, stft
+from .models import StreamableModel, build_model, enhance, istft, load_checkpoint, stft
 from .models.layers import has_fast_bfloat16, reduce_precision
-
-COLUMNS = (
-    "step", "minutes", "hours", "lr", "train_loss", "grad_norm", "frames_per_s", "wait_share",
-    "val_loss", "val_si_sdr", "val_si_sdr_gain", "val_pesq", "val_pesq_gain", "clean_pesq",
-)  # fmt: skip
+from .run_folder import Log, Progress, load_run, plot_curves, save_run
 
 _CALIBRATION = 2**31
 """Index of the batch that fixes the feature scaling: one that no run gets to."""
@@ -141,32 +126,6 @@ class TrainConfig:
             raise ValueError("give a run either steps or minutes: its learning rate falls along one of them")
 
 
-@dataclass
-class Progress:
-    """How far a run is.
-
-    Attributes
-    ----------
-    step : int
-    seconds : float
-        Training time over all sessions, validation included.
-    audio_hours : float
-        Audio seen, hours.
-    figures : dict
-        Results of the last validation.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    audio_hours: float = 0.0
-    figures: dict[str, float] = field(default_factory=dict)
-
-    def share(self, config: TrainConfig) -> float:
-        """Part of the schedule that is done, 0..1."""
-        done = self.step / config.steps if config.steps else self.seconds / 60 / (config.minutes or 1.0)
-        return min(1.0, done)
-
-
 def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None] = print) -> Path:
     """Train until the schedule ends, going on from ``last.pt`` where there is one; return the path of ``ema.pt``.
 
@@ -218,7 +177,7 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
             setattr(model, name, Compiled(getattr(model, name)))
     progress = Progress()
     if resuming:
-        progress = _restore(folder / "last.pt", model, average, optimiser)
+        progress = load_run(folder / "last.pt", model, average, optimiser)
         report(f"resumed {folder} at step {progress.step}, {progress.audio_hours:.1f} h of audio")
     log = Log(folder / "log.csv", progress.step)
     n_parameters = sum(p.numel() for p in model.parameters())
@@ -226,7 +185,7 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
     report(f"speech {mixer.speech.hours:.2f} h, noise {mixer.noise.hours:.2f} h")
 
     def save() -> None:
-        save_checkpoint(folder, config, model, average, optimiser, progress)
+        save_run(folder, config, model, average, optimiser, progress)
 
     stopping = Stop()
     pool = ThreadPoolExecutor(config.workers)
@@ -236,7 +195,7 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
     norms: list[float] = []
     waited = 0.0
     with pool, stopping, closing(prefetch(mixer, progress.step, config.batch)) as batches:
-        while progress.share(config) < 1.0 and not stopping.asked:
+        while share_done(config, progress) < 1.0 and not stopping.asked:
             began = now()
             batch = next(batches)
             waited += now() - began
@@ -254,7 +213,7 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
             progress.seconds += now() - began
             progress.audio_hours += batch.noisy.size / mix.sample_rate / 3600
 
-            if now() - logged >= config.log_seconds or progress.share(config) >= 1.0:
+            if now() - logged >= config.log_seconds or share_done(config, progress) >= 1.0:
                 row = {
                     "step": progress.step,
                     "minutes": progress.seconds / 60,
@@ -285,10 +244,16 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
     return folder / "ema.pt"
 
 
+def share_done(config: TrainConfig, progress: Progress) -> float:
+    """Part of the schedule that is done, 0..1."""
+    done = progress.step / config.steps if config.steps else progress.seconds / 60 / (config.minutes or 1.0)
+    return min(1.0, done)
+
+
 def learning_rate(config: TrainConfig, progress: Progress) -> float:
     """Linear warm-up, then a cosine to `final_lr` at the end of the schedule."""
     warm = min(1.0, (progress.step + 1) / config.warmup) if config.warmup else 1.0
-    cosine = 0.5 * (1 + math.cos(math.pi * progress.share(config)))
+    cosine = 0.5 * (1 + math.cos(math.pi * share_done(config, progress)))
     return warm * (config.final_lr + (config.lr - config.final_lr) * cosine)
 
 
@@ -380,90 +345,6 @@ class Stop:
         signal.signal(number, self._before[number])
 
 
-class Log:
-    """The run's CSV. Rows beyond the step that was resumed from are dropped: they will be written again."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        rows: list[dict[str, str]] = []
-        if step and path.is_file():
-            with path.open(newline="") as lines:
-                rows = [row for row in csv.DictReader(lines) if int(row["step"]) <= step]
-        with path.open("w", newline="") as out:
-            writer = csv.DictWriter(out, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-
-    def write(self, row: dict[str, float]) -> None:
-        """Append one row; columns that are not given stay empty."""
-        with self.path.open("a", newline="") as out:
-            rounded = {name: value if isinstance(value, int) else f"{value:.6g}" for name, value in row.items()}
-            csv.DictWriter(out, COLUMNS).writerow(rounded)
-
-
-def save_checkpoint(
-    folder: Path,
-    config: TrainConfig,
-    model: StreamableModel,
-    average: StreamableModel,
-    optimiser: torch.optim.Optimizer,
-    progress: Progress,
-) -> None:
-    """Write ``ema.pt``, ``last.pt`` and ``run.json``; a full disk leaves the old ones whole."""
-    record = {
-        **describe_model(model),
-        "train_config": asdict(config),
-        "progress": asdict(progress),
-        "environment": environment(),
-    }
-    averaged = {**record, "ema": average.state_dict()}
-    whole = {**averaged, "weights": model.state_dict(), "optimiser": optimiser.state_dict()}
-    for name, content in (("ema.pt", averaged), ("last.pt", whole)):
-        with replacing(folder / name) as partial:
-            torch.save(content, partial)
-    with replacing(folder / "run.json") as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def environment() -> dict[str, str]:
-    """Versions and machine, for the record that travels with the weights."""
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = ""
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "commit": commit,
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def plot_curves(folder: Path) -> None:
-    """Draw ``log.csv`` as ``curves.png``: loss, SI-SDR and PESQ over hours of audio."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    with (folder / "log.csv").open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    figure, axes = pyplot.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
-    panels = (("train_loss", "val_loss"), ("val_si_sdr", "val_si_sdr_gain"), ("val_pesq", "val_pesq_gain"))
-    for axis, names in zip(axes, panels, strict=True):
-        for name in names:
-            points = [(float(row["hours"]), float(row[name])) for row in rows if row[name]]
-            if points:
-                axis.plot(*zip(*points, strict=True), label=name.replace("_", " "))
-                axis.legend()
-        axis.set_xlabel("hours of audio seen")
-        axis.grid(alpha=0.3)
-    figure.savefig(folder / "curves.png", dpi=110)
-    pyplot.close(figure)
-
-
 def _validate(
     average: StreamableModel,
     validation: ValidationSet,
@@ -506,13 +387,3 @@ def validation_figures(
         "val_pesq_gain": after["pesq"] - before["pesq"],
         "clean_pesq": untouched["pesq"],
     }
-
-
-def _restore(
-    path: Path, model: StreamableModel, average: StreamableModel, optimiser: torch.optim.Optimizer
-) -> Progress:
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(stored["weights"])
-    average.load_state_dict(stored["ema"])
-    optimiser.load_state_dict(stored["optimiser"])
-    return Progress(**stored["progress"])

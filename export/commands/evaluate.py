@@ -122,7 +122,7 @@ def evaluate(
 
 
 def _environment() -> dict[str, str]:
-    from ..train import environment
+    from ..run_folder import environment
 
     packages = ("streamproc", "onnxruntime", "pesq", "pystoi", "soxr")
     return environment() | {package: version(package) for package in packages}

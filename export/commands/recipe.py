@@ -46,7 +46,7 @@ def recipe(
     from ..memory import keep_freed_memory
     from ..recipes.job import RecipeJob
     from ..recipes.report import insert_report
-    from ..train import environment
+    from ..run_folder import environment
 
     keep_freed_memory()
     torch.set_num_threads(1)  # a second thread costs more to wake than it gains on networks this small

@@ -22,7 +22,8 @@ from export.compiling import Compiled
 from export.data.mixing import MixConfig
 from export.losses import LossConfig, _Spectrum, denoising_loss, loudness_difference, si_sdr_db
 from export.models import load_checkpoint, training_record
-from export.train import Progress, TrainConfig, learning_rate, train
+from export.run_folder import Progress
+from export.train import TrainConfig, learning_rate, train
 
 RATE = 48_000
 
