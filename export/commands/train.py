@@ -62,7 +62,3 @@ def train(
     except (ValueError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
-
-
-if __name__ == "__main__":
-    typer.run(train)
