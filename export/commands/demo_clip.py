@@ -17,7 +17,3 @@ def demo_clip(
 
     for path in write_demo_clip(out, SEED if seed is None else seed):
         typer.echo(f"wrote {path} ({path.stat().st_size / 1e3:.0f} kB)")
-
-
-if __name__ == "__main__":
-    typer.run(demo_clip)
