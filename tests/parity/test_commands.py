@@ -14,6 +14,7 @@ from export.__main__ import main
 from streamproc.backends.loader import load_model
 from streamproc.model import SpectrumFrames
 from streamproc.reblock import Reblock
+from streamproc.sidecar import shipped_models
 from streamproc.spec import StreamConfig
 from streamproc.verify import check_golden
 
@@ -68,6 +69,13 @@ def test_a_users_own_model_from_class_to_clean_sound(monkeypatch: pytest.MonkeyP
     written, _ = soundfile.read(tmp_path / "clean.wav", dtype="float32")
     assert written.shape == (96_000,)
     np.testing.assert_allclose(written[: -delay - 1], out[0, delay:-1], atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "checkpoint"), [("denoise", "last.pt"), ("denoise-hq", "ema.pt")])
+def test_what_ships_is_what_was_trained(monkeypatch: pytest.MonkeyPatch, name: str, checkpoint: str) -> None:
+    weights = ROOT / "export" / "checkpoints" / name / checkpoint
+    file = shipped_models()[name]
+    assert export(monkeypatch, "verify", name, file, "--checkpoint", weights, "--half-weights") == 0
 
 
 def test_what_is_given_on_the_command_line_is_in_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
