@@ -32,7 +32,7 @@ Metrics = Annotated[
     ),
 ]
 
-HalfWeights = Annotated[bool, typer.Option(help="Round the weights to 16 bits: half the file, the same speed.")]
+HalfWeights = Annotated[bool, typer.Option(help="Round the weights to 16 bits: half the ONNX file, the same speed.")]
 
 
 def load_module(

@@ -72,7 +72,7 @@ def test_weights_from_before_there_was_a_choice_load_unchanged(tmp_path: Path) -
 
 def test_one_memory_layer_is_as_large_as_two_gated_ones() -> None:
     def size(**config: object) -> int:
-        return sum(p.numel() for p in build_model("GruDenoiser", config).parameters())
+        return sum(p.numel() for p in build_model("GruDenoiser", {"hidden": 192, **config}).parameters())
 
     gru = size(n_layers=2)
     for core in ("sfm", "asfm"):
