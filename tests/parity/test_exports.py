@@ -76,7 +76,7 @@ def test_rounded_weights_take_half_the_file_and_lose_nothing(tmp_path: Path) -> 
     export_onnx(module, half)
     n_weights = sum(weight.numel() for weight in module.parameters() if weight.dim() > 1)
     assert whole.stat().st_size - half.stat().st_size == pytest.approx(2 * n_weights, rel=0.02)
-    # A second export of the same weights proves that rounding is done once and for all.
+    # Rounding what is rounded changes nothing: the file still equals the module.
     round_weights(module)
     assert not any(comparison.failures for comparison in compare(module, [half]).values())
 
