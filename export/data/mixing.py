@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 import soxr
+import torch
 
 from .cache import SoundCache, open_cache
 from .rooms import RoomPool, open_rooms
@@ -147,8 +148,8 @@ class Mixer:
         self._frequency = np.fft.rfftfreq(self._n_fft, 1 / self.config.sample_rate).astype(np.float32)
         self._octave_grid, self._octave_index, self._octave_blend = _octave_interpolation(self._frequency)
         if rooms is not None and len(rooms):
-            self._room_full = scipy.fft.rfft(rooms.full, self._n_fft).astype(np.complex64)
-            self._room_early = scipy.fft.rfft(rooms.early, self._n_fft).astype(np.complex64)
+            self._room_full = _rfft(rooms.full, self._n_fft)
+            self._room_early = _rfft(rooms.early, self._n_fft)
 
     def batch(self, index: int, n_items: int) -> Batch:
         """Return batch `index` of `n_items` items; the same arguments give the same batch.
@@ -267,8 +268,8 @@ class Mixer:
         """Rooms, microphones and band limits in one multiplication per spectrum."""
         cfg = self.config
         n_items = len(speech)
-        speech_spectrum = scipy.fft.rfft(speech, self._n_fft)
-        noise_spectrum = scipy.fft.rfft(noise, self._n_fft)
+        speech_spectrum = _rfft(speech, self._n_fft)
+        noise_spectrum = _rfft(noise, self._n_fft)
         speech_spectrum *= self._random_eq(rng, n_items, cfg.p_eq)
         noise_spectrum *= self._random_eq(rng, n_items, cfg.p_eq)
         limited = rng.random(n_items) < cfg.p_band_limit
@@ -283,18 +284,17 @@ class Mixer:
                 speech_spectrum[item] *= taper
                 noise_spectrum[item] *= taper
                 bandwidth[item] = cfg.sample_rate / 2  # the item is whole as it stands: nothing above, in or out
-        target_spectrum = speech_spectrum
+        in_room = np.empty(0, np.int64)
         if self.rooms is not None and len(self.rooms):
-            target_spectrum = speech_spectrum.copy()
             room = rng.integers(0, len(self.rooms), size=n_items)
-            for item in np.flatnonzero(rng.random(n_items) < cfg.p_room):
-                target_spectrum[item] *= self._room_early[room[item]]
-                speech_spectrum[item] *= self._room_full[room[item]]
-        noise_out = scipy.fft.irfft(noise_spectrum, self._n_fft)[:, : self.frames]
-        speech_out = scipy.fft.irfft(speech_spectrum, self._n_fft)[:, : self.frames]
+            in_room = np.flatnonzero(rng.random(n_items) < cfg.p_room)
+            target_spectrum = speech_spectrum[in_room] * self._room_early[room[in_room]]
+            speech_spectrum[in_room] *= self._room_full[room[in_room]]
+        noise_out = _irfft(noise_spectrum, self._n_fft)[:, : self.frames]
+        speech_out = _irfft(speech_spectrum, self._n_fft)[:, : self.frames]
         target_out = speech_out.copy()
-        if target_spectrum is not speech_spectrum:
-            target_out = scipy.fft.irfft(target_spectrum, self._n_fft)[:, : self.frames]
+        if len(in_room):
+            target_out[in_room] = _irfft(target_spectrum, self._n_fft)[:, : self.frames]
         return speech_out, target_out, noise_out, bandwidth
 
     def _random_eq(self, rng: np.random.Generator, n_items: int, probability: float) -> Audio:
@@ -375,6 +375,17 @@ def prefetch(mixer: Mixer, first: int, n_items: int, depth: int = 3) -> Generato
     finally:
         stop.set()
         thread.join()
+
+
+def _rfft(samples: Audio, n: int) -> npt.NDArray[np.complex64]:
+    """Real FFT of length `n` along the last axis: torch's takes half the time of scipy's."""
+    spectrum: npt.NDArray[np.complex64] = torch.fft.rfft(torch.from_numpy(samples), n).numpy()
+    return spectrum
+
+
+def _irfft(spectrum: npt.NDArray[np.complex64], n: int) -> Audio:
+    samples: Audio = torch.fft.irfft(torch.from_numpy(spectrum), n).numpy()
+    return samples
 
 
 def _play_at(samples: Audio, speed: float, frames: int) -> Audio:
