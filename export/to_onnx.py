@@ -11,6 +11,7 @@ import torch
 
 from streamproc.verify import Comparison
 
+from .eight_bit import use_8_bit_products
 from .half import store_in_half
 from .model_file import StepForward, StepModule, example_inputs, metadata_text, save_onnx
 from .verify import N_STEPS, require_ending, write_proven
@@ -46,7 +47,7 @@ def export_onnx(module: StepModule, path: Path, n_steps: int = N_STEPS) -> dict[
     -----
     The tracing exporter, not the newer ``dynamo=True``: both are equal to the module here, but on a step of a recurrent
     model the traced graph was smaller and faster when both were tried, because it does not slice and join the weights
-    again at every step. The GRU operator beat the same GRU written as matrix products as well.
+    again at every step. The GRU operator beat the same GRU written as float32 products as well.
     """
     require_ending(path, "an ONNX", ".onnx")
 
@@ -54,6 +55,8 @@ def export_onnx(module: StepModule, path: Path, n_steps: int = N_STEPS) -> dict[
         _trace(module, partial)
         graph = onnx.load(partial)
         fold_known_sizes(graph)
+        if module.spec.precision == "int8":
+            use_8_bit_products(graph)
         store_in_half(graph)
         save_onnx(graph, partial, metadata_text(module))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from streamproc.errors import ConfigError
 from streamproc.verify import Comparison
 
 from .model_file import StepForward, StepModule, example_inputs, metadata_text, save_torchscript
@@ -35,7 +36,7 @@ def export_torchscript(module: StepModule, path: Path, n_steps: int = N_STEPS) -
     ParityError, ModelFileError
         If the file does not compute what the module computes. Nothing is left behind.
     ConfigError
-        If `path` has another ending.
+        If `path` has another ending, or the module multiplies in 8 bits: torch has no such step.
 
     Notes
     -----
@@ -44,6 +45,10 @@ def export_torchscript(module: StepModule, path: Path, n_steps: int = N_STEPS) -
     shows what the two formats cost.
     """
     require_ending(path, "a TorchScript", ".ts", ".pt")
+    if module.spec.precision != "float32":
+        raise ConfigError(
+            f"{path}: products in {module.spec.precision} exist as ONNX only; use `export onnx`, or --weights float16"
+        )
 
     def write(partial: Path) -> None:
         with warnings.catch_warnings(), torch.no_grad():

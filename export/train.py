@@ -23,7 +23,8 @@ from .data.validation import ValidationSet, enhance_all, make_validation_set, me
 from .losses import LossConfig, denoising_loss
 from .memory import keep_freed_memory
 from .models import StreamableModel, build_model, enhance, istft, load_checkpoint, stft
-from .models.layers import has_fast_bfloat16, reduce_precision
+from .models.layers import reduce_precision
+from .models.recurrence import has_fast_bfloat16
 from .run_folder import Log, Progress, load_run, plot_curves, save_run
 
 _CALIBRATION = 2**31

@@ -68,7 +68,7 @@ class Reference:
         """Run a model of the runtime over the same frames; every output and every state of every step counts."""
         if model.spec != self.spec:
             raise ModelFileError(f"{model.source}: its metadata is not that of the module: {_changed(self, model)}")
-        comparison = Comparison(len(self.outputs))
+        comparison = Comparison(len(self.outputs), self.spec.precision)
         start = tuple(state.numpy() for state in self.start)
         steps = run_steps(model, list(self.frames.numpy()), start)
         for out, states, (found, found_states) in zip(self.outputs, self.states, steps, strict=True):
@@ -83,7 +83,7 @@ class Reference:
         sequence = getattr(self.module, "sequence", None)
         if sequence is None:
             return None
-        comparison = Comparison(len(self.outputs))
+        comparison = Comparison(len(self.outputs))  # torch computes in float32, whatever a file does
         outputs, *states = sequence(self.frames.transpose(0, 1), *self.start, *self.controls)
         comparison.update(self.output_name, outputs.transpose(0, 1).numpy(), np.stack(self.outputs))
         for spec, found, state in zip(self.spec.states, states, self.states[-1], strict=True):

@@ -19,6 +19,7 @@ Block = npt.NDArray[np.float32]
 
 IoKind = Literal["waveform", "spectrum"]
 StateDtype = Literal["float32", "float64"]
+Precision = Literal["float32", "int8"]
 
 _TENSOR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -169,6 +170,9 @@ class ModelSpec:
     channels : int, optional
         1 where the graph is fixed to one channel; the runtime then keeps one state set per channel.
         None where the first axis of every tensor is the channel axis.
+    precision : {"float32", "int8"}
+        Of the products of matrices. It says how closely two backends, or two processors, can agree on the rest:
+        see `streamproc.verify`.
     states, controls : tuples of `StateSpec`, `ControlSpec`
     weights_licence : str
     training_data : str
@@ -192,6 +196,7 @@ class ModelSpec:
     analysis_window: int | None = None
     window_kind: WindowKind | None = None
     channels: Literal[1] | None = None
+    precision: Precision = "float32"
     states: tuple[StateSpec, ...] = ()
     controls: tuple[ControlSpec, ...] = ()
     description: str = ""
@@ -201,6 +206,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.io not in get_args(IoKind):
             raise ConfigError(f"io must be one of {', '.join(get_args(IoKind))}; found {self.io!r}")
+        if self.precision not in get_args(Precision):
+            raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}; found {self.precision!r}")
         if not 1000 <= self.sample_rate <= 768_000:
             raise ConfigError(f"sample_rate must lie between 1000 and 768000 Hz, found {self.sample_rate}")
         if self.hop < 1 or self.window < self.hop:

@@ -11,43 +11,70 @@ import numpy.typing as npt
 
 from .errors import GoldenMismatch, ModelFileError
 from .model import Frame, FrameModel, State
+from .spec import Precision
 
 RELATIVE_TOLERANCE = 1e-4
 SMALLEST_SCALE = 1e-3
+INT8_SNR_DB = 30.0
 
 
 @dataclass
 class TensorComparison:
     """How far one tensor strays from its reference over a run.
 
+    With products in float32 the largest difference counts. Products in 8 bits round their operands, and where a value
+    falls on one side or the other is up to the processor: there the power of the difference counts.
+
     Attributes
     ----------
     name : str
-    error : float
-        Largest absolute difference.
-    scale : float
-        Largest magnitude of the reference.
+    precision : {"float32", "int8"}
+        Of the products of the model.
     """
 
     name: str
-    error: float = 0.0
-    scale: float = 0.0
+    precision: Precision = "float32"
+    _largest_error: float = 0.0
+    _largest: float = 0.0
+    _error_energy: float = 0.0
+    _energy: float = 0.0
+    _count: int = 0
 
     def update(self, found: npt.NDArray[Any], reference: npt.NDArray[Any]) -> None:
         """Take one pair of arrays into account; NaN anywhere counts as an infinite error."""
-        error = float(np.abs(found - reference).max())
-        self.error = max(self.error, error if np.isfinite(error) else np.inf)
-        self.scale = max(self.scale, float(np.abs(reference).max()))
+        difference = np.abs(found - reference, dtype=np.float64)
+        if not np.isfinite(difference).all():
+            difference = np.full_like(difference, np.inf)
+        self._largest_error = max(self._largest_error, float(difference.max()))
+        self._largest = max(self._largest, float(np.abs(reference).max()))
+        self._error_energy += float(np.square(difference).sum())
+        self._energy += float(np.square(reference, dtype=np.float64).sum())
+        self._count += difference.size
+
+    @property
+    def error(self) -> float:
+        """Largest absolute difference, or for 8 bits its root mean square."""
+        return self._largest_error if self.precision == "float32" else self._rms(self._error_energy)
+
+    @property
+    def scale(self) -> float:
+        """Largest magnitude of the reference, or for 8 bits its root mean square."""
+        return self._largest if self.precision == "float32" else self._rms(self._energy)
 
     @property
     def tolerance(self) -> float:
-        """Largest difference that passes: ``1e-4 * max(1e-3, scale)``."""
-        return RELATIVE_TOLERANCE * max(SMALLEST_SCALE, self.scale)
+        """Largest error that passes: ``1e-4 * max(1e-3, scale)``, or for 8 bits 30 dB below `scale`."""
+        if self.precision == "float32":
+            return RELATIVE_TOLERANCE * max(SMALLEST_SCALE, self.scale)
+        return float(self.scale * 10 ** (-INT8_SNR_DB / 20))
 
     @property
     def passed(self) -> bool:
-        """Whether the difference is within the tolerance."""
+        """Whether the error is within the tolerance."""
         return self.error <= self.tolerance
+
+    def _rms(self, energy: float) -> float:
+        return float(np.sqrt(energy / max(1, self._count)))
 
     def __str__(self) -> str:
         return f"{self.name} differs by {self.error:.2e}, allowed {self.tolerance:.2e}"
@@ -58,11 +85,12 @@ class Comparison:
     """Every tensor of a model against its reference."""
 
     n_steps: int = 0
+    precision: Precision = "float32"
     tensors: dict[str, TensorComparison] = field(default_factory=dict)
 
     def update(self, name: str, found: npt.NDArray[Any], reference: npt.NDArray[Any]) -> None:
         """Take one pair of arrays of the tensor `name` into account."""
-        self.tensors.setdefault(name, TensorComparison(name)).update(found, reference)
+        self.tensors.setdefault(name, TensorComparison(name, self.precision)).update(found, reference)
 
     @property
     def failures(self) -> list[TensorComparison]:
@@ -111,7 +139,7 @@ def check_golden(model: FrameModel) -> Comparison:
     Raises
     ------
     GoldenMismatch
-        If a tensor differs by more than ``1e-4 * max(1e-3, max|reference|)``.
+        If a tensor differs by more than `TensorComparison.tolerance`.
     ModelFileError
         If the model has no golden record.
     """
@@ -121,7 +149,7 @@ def check_golden(model: FrameModel) -> Comparison:
             f"{model.source}: has no golden record to compare with; files that `python -m export` writes have one"
         )
     n_steps, n_channels = golden.frames.shape[:2]
-    comparison = Comparison(n_steps)
+    comparison = Comparison(n_steps, spec.precision)
     for control in spec.controls:
         model.controls[control.name].fill(control.default)
     final_state = model.init_state(n_channels)

@@ -19,10 +19,10 @@ def onnx(
     model_version: args.ModelVersion = None,
     training_data: args.TrainingData = None,
     metrics: args.Metrics = None,
-    half_weights: args.HalfWeights = False,
+    weights: args.Weights = "float32",
 ) -> None:
     """Export a model to ONNX; the file appears only when it has proved equal to the model."""
     from ..to_onnx import export_onnx
 
-    module = args.load_module(target, checkpoint, io, model_version, training_data, metrics, half_weights)
+    module = args.load_module(target, checkpoint, io, model_version, training_data, metrics, weights)
     args.export_and_report(export_onnx, module, out, steps)

@@ -20,7 +20,7 @@ def verify(
     checkpoint: args.Checkpoint = None,
     io: args.Io = "as-is",
     steps: args.Steps = 512,
-    half_weights: args.HalfWeights = False,
+    weights: args.Weights = "float32",
 ) -> None:
     """Compare offline, step by step, TorchScript and ONNX: outputs and every state, from a state that is not zero."""
     from streamproc.backends.loader import load_model
@@ -29,15 +29,18 @@ def verify(
     from ..to_torchscript import export_torchscript
     from ..verify import compare, print_table, require_parity
 
-    module = args.load_module(target, checkpoint, io, half_weights=half_weights)
-    if files:
+    told = load_model(files[0]).spec if files else None
+    if told and told.precision == "int8":
+        weights = "int8"
+    module = args.load_module(target, checkpoint, io, weights=weights)
+    if told:
         # What a file tells of its making is not in a checkpoint, and computes nothing.
-        told = load_model(files[0]).spec
         module.spec = replace(module.spec, version=told.version, training_data=told.training_data, metrics=told.metrics)
         comparisons = compare(module, files, steps)
     else:
         with tempfile.TemporaryDirectory() as folder:
             comparisons = export_onnx(module, Path(folder, "model.onnx"), steps)
-            comparisons |= export_torchscript(module, Path(folder, "model.ts"), steps)
+            if weights != "int8":
+                comparisons |= export_torchscript(module, Path(folder, "model.ts"), steps)
     print_table(comparisons)
     require_parity(comparisons)

@@ -15,11 +15,6 @@ from torch import Tensor, nn
 from .recurrence import GruSequence, fits, native
 
 
-def has_fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 def reduce_precision(module: nn.Module, on: bool = True) -> None:
     """Switch every `Linear` and `Gru` inside `module` to bfloat16 products, or back."""
     for layer in module.modules():
@@ -43,7 +38,7 @@ class Linear(nn.Linear):
 class Gru(nn.GRU):
     """One-layer, batch-first `torch.nn.GRU` whose products may run in bfloat16.
 
-    Training with reduced precision goes through `GruSequence` where it can: several times as fast.
+    They do where `GruSequence` can be built, which is several times as fast; elsewhere this is torch's layer.
 
     Parameters
     ----------

@@ -204,11 +204,8 @@ class Multiply {
 
 extern "C" {
 
-// Whether this processor can run what this file was compiled to: 0 no, 1 vectors, 2 tiles.
-int gru_support() {
-    if (!__builtin_cpu_supports("avx512bf16")) return 0;
-    return may_use_tiles() ? 2 : 1;
-}
+// Whether products run on AMX tiles here.
+int gru_has_tiles() { return may_use_tiles(); }
 
 void gru_forward(int steps, int items, int hidden, const bf16* from_input, const float* weight, const float* bias_input,
                  const float* bias_state, float* states, bf16* narrow, bf16* gates, int use_tiles) {

@@ -23,9 +23,22 @@ _LANES = 32
 """The hidden size has to be a multiple of this: no vector and no tile is ever cut."""
 
 
+def has_fast_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in hardware."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
 @lru_cache(maxsize=1)
 def native() -> ctypes.CDLL | None:
-    """Build and load the loop over time; None, with one warning, where that cannot be."""
+    """Build and load the loop over time.
+
+    Returns
+    -------
+    ctypes.CDLL or None
+        None where the processor has no bfloat16 products; also, with a warning, where there is no compiler.
+    """
+    if not has_fast_bfloat16():
+        return None
     compiler = os.environ.get("CXX", "g++")
     with tempfile.TemporaryDirectory(prefix="streamproc-") as folder:
         library = Path(folder) / "recurrence.so"
@@ -35,9 +48,11 @@ def native() -> ctypes.CDLL | None:
             loaded = ctypes.CDLL(str(library))
         except (OSError, subprocess.CalledProcessError) as error:
             reason = getattr(error, "stderr", "") or str(error)
-            warnings.warn(f"recurrent layers train slower: {compiler} did not build {_SOURCE.name}: {reason[:300]}", stacklevel=2)
+            warnings.warn(
+                f"recurrent layers train slower: {compiler} did not build {_SOURCE.name}: {reason[:300]}", stacklevel=2
+            )
             return None
-    return loaded if loaded.gru_support() else None
+    return loaded
 
 
 def fits(hidden_size: int) -> bool:
@@ -61,6 +76,7 @@ class GruSequence(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, initial: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor
     ) -> Tensor:
+        """Run over time; `initial` is the state [items, hidden] before the first step."""
         steps, items, n_inputs = x.shape
         hidden = weight_hh.shape[1]
         rows = x.reshape(-1, n_inputs).bfloat16()
@@ -75,6 +91,7 @@ class GruSequence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Return the gradients of what `forward` took."""
         rows, weight_ih, weight_hh, states, narrow, gates = ctx.saved_tensors
         steps, items, width = gates.shape
         hidden = width // 4

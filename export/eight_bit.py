@@ -1,0 +1,252 @@
+"""Products in 8 bits: what a step reads of its weights is a quarter, so it waits less for memory.
+
+A step of a recurrent model is one matrix times one vector after another, and lasts as long as it takes to read the
+matrices. Here every block of `BLOCK` weights along the input shares a scale and each weight is an 8-bit integer;
+onnxruntime's ``MatMulNBits`` rounds blocks of the vector likewise, multiplies integers, and adds up floats. Biases,
+gates, states and all other arithmetic stay float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from torch import nn
+
+from .model_file import StepModule
+
+BLOCK = 32
+"""Weights that share a scale: the finest that the operator has."""
+
+_DOMAIN = "com.microsoft"
+_OPERATOR_VERSION = 1
+_INTEGER_PRODUCTS = 4
+"""``accuracy_level`` of the operator: operands of 8 bits. Others widen the weights at every step, which is slow."""
+
+_ZERO = 128
+_LARGEST = 127
+_MIN_SIZE = 1024
+"""Smaller matrices are not worth it."""
+
+Array = npt.NDArray[np.float32]
+
+
+@torch.no_grad()
+def round_to_8_bits(module: StepModule) -> None:
+    """Round the matrices of a module to what a file stores of them, and let its spec say so; see `quantise`.
+
+    Parameters
+    ----------
+    module : StepModule
+        Changed in place. `export.to_onnx` then writes products in 8 bits.
+    """
+    assert isinstance(module, nn.Module)
+    for weight in module.parameters():
+        if weight.dim() == 2 and weight.numel() >= _MIN_SIZE:
+            weight.copy_(torch.from_numpy(_rounded(weight.detach().numpy())))
+    module.spec = replace(module.spec, precision="int8")
+
+
+def quantise(weight: Array) -> tuple[npt.NDArray[np.uint8], Array]:
+    """Round a matrix [outputs, inputs] to 8 bits, symmetrically, with one scale for `BLOCK` inputs of an output.
+
+    Returns
+    -------
+    integers : uint8 [outputs, blocks, BLOCK]
+        128 is zero; the last block is filled up with it.
+    scales : float32 [outputs, blocks]
+
+    Notes
+    -----
+    Rounding what is rounded already changes nothing but the last bit of a scale: the largest weight of a block is 127
+    scales.
+    """
+    n_outputs, n_inputs = weight.shape
+    blocks = np.pad(weight, ((0, 0), (0, -n_inputs % BLOCK))).reshape(n_outputs, -1, BLOCK)
+    scales = (np.abs(blocks).max(-1) / np.float32(_LARGEST)).astype(np.float32)
+    safe = np.where(scales > 0, scales, 1.0)[..., None]
+    return (np.rint(blocks / safe) + _ZERO).astype(np.uint8), scales
+
+
+def use_8_bit_products(model: onnx.ModelProto) -> int:
+    """Rewrite every product of a vector with constant weights, those inside GRUs included; return how many.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        One step, as `export.to_onnx` traces it. Changed in place.
+    """
+    graph = model.graph
+    weights = {weight.name: weight for weight in graph.initializer}
+    made: list[TensorProto] = []
+    n_products = 0
+    for node in list(graph.node):
+        if node.op_type == "MatMul" and _is_rounded(weights.get(node.input[1]), transposed=True):
+            new = [_matmul(graph, node, weights, made)]
+        elif node.op_type == "GRU" and _is_plain(node) and _is_rounded(weights.get(node.input[1])):
+            new = list(_gru(graph, node, weights, made))
+        else:
+            continue
+        n_products += sum(part.op_type == "MatMulNBits" for part in new)
+        place = list(graph.node).index(node)
+        graph.node.remove(node)
+        for part in reversed(new):
+            graph.node.insert(place, part)
+    graph.initializer.extend(made)
+    _drop_unused(graph)
+    if n_products:
+        model.opset_import.append(helper.make_opsetid(_DOMAIN, _OPERATOR_VERSION))
+    return n_products
+
+
+def _matmul(
+    graph: onnx.GraphProto, node: NodeProto, weights: dict[str, TensorProto], made: list[TensorProto]
+) -> NodeProto:
+    """Rewrite a product and the constant vector that is added to it, if any: the operator can do that itself."""
+    matrix = numpy_helper.to_array(weights[node.input[1]]).T
+    out, bias = node.output[0], ""
+    readers = _readers(graph, out)
+    if [reader.op_type for reader in readers] == ["Add"]:
+        (other,) = set(readers[0].input) - {out} or {out}
+        if other in weights and len(weights[other].dims) == 1:
+            graph.node.remove(readers[0])
+            out, bias = readers[0].output[0], other
+    return _product(node.name, node.input[0], matrix, bias, out, made)
+
+
+def _is_plain(gru: NodeProto) -> bool:
+    """Whether a GRU is torch's: one direction, and the reset gate behind the product."""
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in gru.attribute}
+    forward = attributes.pop("direction", b"forward") == b"forward"
+    return forward and attributes.keys() == {"hidden_size", "linear_before_reset"} and len(gru.input) == 6
+
+
+def _is_rounded(weight: TensorProto | None, transposed: bool = False) -> bool:
+    """Whether 8 bits hold this weight: those of a rounded module, and not the matrix of a transform beside it."""
+    if weight is None or weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < _MIN_SIZE:
+        return False
+    values = numpy_helper.to_array(weight)
+    matrix = np.ascontiguousarray(values.T if transposed else values[0])
+    return bool(matrix.ndim == 2 and np.abs(_rounded(matrix) - matrix).max() <= 1e-6 * np.abs(matrix).max())
+
+
+def _product(name: str, x: str, matrix: Array, bias: str, out: str, made: list[TensorProto]) -> NodeProto:
+    """Make ``x @ matrix.T + bias``."""
+    integers, scales = quantise(matrix)
+    stored = [f"{name}_integers", f"{name}_scales"]
+    made += [numpy_helper.from_array(array, label) for array, label in zip((integers, scales), stored, strict=True)]
+    return helper.make_node(
+        "MatMulNBits", [x, *stored, "", "", bias] if bias else [x, *stored], [out], name, domain=_DOMAIN,
+        K=matrix.shape[1], N=matrix.shape[0], bits=8, block_size=BLOCK, accuracy_level=_INTEGER_PRODUCTS,
+    )  # fmt: skip
+
+
+def _gru(
+    graph: onnx.GraphProto, node: NodeProto, weights: dict[str, TensorProto], made: list[TensorProto]
+) -> Iterator[NodeProto]:
+    """Make one step of a GRU, gates in the order z, r, n: ``n = tanh(x_n + r h_n)``, ``h = n + z (h - n)``."""
+    x, weight_x, weight_h, bias, _, before = node.input
+    of_all_steps, after = (*node.output, "")[:2]
+    label = node.name
+    matrices = [numpy_helper.to_array(weights[name])[0] for name in (weight_x, weight_h)]
+    hidden = matrices[1].shape[1]
+    sizes, second_axis = f"{label}_sizes", f"{label}_second_axis"
+    made.append(numpy_helper.from_array(np.array([2 * hidden, hidden]), sizes))
+    made.append(numpy_helper.from_array(np.array([1]), second_axis))
+
+    def node_of(kind: str, inputs: list[str], *outputs: str, **attributes: int) -> NodeProto:
+        return helper.make_node(kind, inputs, [*outputs], f"{label}_{kind}_{outputs[0]}", **attributes)
+
+    def own(name: str) -> str:
+        return f"{label}_{name}"
+
+    batch_first = _batch_first(graph, node)
+    if batch_first is not None:
+        x, state, out, next_state = batch_first
+        before, after = own("h"), out
+        yield node_of("Unsqueeze", [state, second_axis], before)
+    after = after or own("after")
+    biases = np.split(numpy_helper.to_array(weights[bias])[0], 2)
+    for side, source, matrix, values in zip("xh", (x, before), matrices, biases, strict=True):
+        made.append(numpy_helper.from_array(values.copy(), own(f"bias_{side}")))
+        yield _product(own(side), source, matrix, own(f"bias_{side}"), own(f"all_{side}"), made)
+        yield node_of("Split", [own(f"all_{side}"), sizes], own(f"gates_{side}"), own(f"new_{side}"), axis=-1)
+    yield node_of("Add", [own("gates_x"), own("gates_h")], own("gates"))
+    yield node_of("Sigmoid", [own("gates")], own("open"))
+    yield node_of("Split", [own("open")], own("update"), own("reset"), axis=-1, num_outputs=2)
+    yield node_of("Mul", [own("reset"), own("new_h")], own("let_in"))
+    yield node_of("Add", [own("new_x"), own("let_in")], own("sum"))
+    yield node_of("Tanh", [own("sum")], own("new"))
+    yield node_of("Sub", [before, own("new")], own("change"))
+    yield node_of("Mul", [own("update"), own("change")], own("kept"))
+    yield node_of("Add", [own("new"), own("kept")], after)
+    if batch_first is not None:
+        yield node_of("Squeeze", [after, second_axis], next_state)
+    else:
+        yield node_of("Unsqueeze", [after, second_axis], of_all_steps)
+
+
+def _batch_first(graph: onnx.GraphProto, node: NodeProto) -> tuple[str, str, str, str] | None:
+    """Take away the operators that move axes around a GRU, where they are those of a batch-first layer.
+
+    The operator wants time first, and says twice what comes out, with an axis more. With one step nothing has to
+    move: everything may stay ``[channels, 1, ...]``.
+
+    Returns
+    -------
+    x, state, out, next_state : str
+        The tensors around them; None where the graph looks different.
+    """
+    pattern = (
+        _made_by(graph, node.input[0], "Transpose"),
+        _made_by(graph, node.input[5], "Unsqueeze"),
+        squeezed := _only_reader(graph, node.output[0], "Squeeze"),
+        _only_reader(graph, squeezed.output[0] if squeezed else "", "Transpose"),
+        _only_reader(graph, node.output[1], "Squeeze"),
+    )
+    if not all(pattern):
+        return None
+    turned, lifted, squeezed, turned_back, last = (part for part in pattern if part is not None)
+    for moving in (squeezed, turned_back, last):
+        graph.node.remove(moving)
+    return turned.input[0], lifted.input[0], turned_back.output[0], last.output[0]
+
+
+def _made_by(graph: onnx.GraphProto, name: str, kind: str) -> NodeProto | None:
+    return next((node for node in graph.node if name in node.output and node.op_type == kind), None)
+
+
+def _only_reader(graph: onnx.GraphProto, name: str, kind: str) -> NodeProto | None:
+    readers = _readers(graph, name)
+    return readers[0] if [reader.op_type for reader in readers] == [kind] else None
+
+
+def _readers(graph: onnx.GraphProto, name: str) -> list[NodeProto]:
+    return [node for node in graph.node if name in node.input]
+
+
+def _rounded(weight: Array) -> Array:
+    """Return what `quantise` leaves of a matrix."""
+    integers, scales = quantise(weight)
+    values = (integers.astype(np.float32) - np.float32(_ZERO)) * scales[..., None]
+    return values.reshape(len(integers), -1)[:, : weight.shape[1]]
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Take out what nothing reads any more: weights, and the operators that fed what was replaced."""
+    results = {value.name for value in graph.output}
+    while True:
+        used = results | {name for node in graph.node for name in node.input}
+        idle = [node for node in graph.node if not used.intersection(node.output)]
+        if not idle:
+            break
+        for node in idle:
+            graph.node.remove(node)
+    kept = [weight for weight in graph.initializer if weight.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
