@@ -60,7 +60,7 @@ class GruDenoiserConfig:
     top_hz: float = 20_000.0
     n_taps: int = 3
     lookahead: int = 0
-    hidden: int = 224
+    hidden: int = 320
     n_layers: int = 3
     core: CoreKind = "gru"
     n_states: int = 54
@@ -78,7 +78,7 @@ DENOISERS = {
     config.name: config
     for config in (
         GruDenoiserConfig(),
-        GruDenoiserConfig(name="denoise-hq", n_taps=5, lookahead=2, hidden=320),
+        GruDenoiserConfig(name="denoise-hq", n_taps=5, lookahead=2, hidden=448),
     )
 }
 """The shipped denoisers by name."""

@@ -71,11 +71,11 @@ def test_a_users_own_model_from_class_to_clean_sound(monkeypatch: pytest.MonkeyP
     np.testing.assert_allclose(written[: -delay - 1], out[0, delay:-1], atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "checkpoint"), [("denoise", "last.pt"), ("denoise-hq", "ema.pt")])
-def test_what_ships_is_what_was_trained(monkeypatch: pytest.MonkeyPatch, name: str, checkpoint: str) -> None:
-    weights = ROOT / "export" / "checkpoints" / name / checkpoint
-    file = shipped_models()[name]
-    assert export(monkeypatch, "verify", name, file, "--checkpoint", weights, "--half-weights") == 0
+@pytest.mark.parametrize("name", ["denoise", "denoise-hq"])
+def test_what_ships_is_what_was_trained(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The file says that its weights are rounded to 8 bits; nobody has to know that here."""
+    weights = ROOT / "export" / "checkpoints" / name / "ema.pt"
+    assert export(monkeypatch, "verify", name, shipped_models()[name], "--checkpoint", weights) == 0
 
 
 def test_what_is_given_on_the_command_line_is_in_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
