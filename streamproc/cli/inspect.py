@@ -109,6 +109,7 @@ def _facts(model: FrameModel) -> dict[str, str]:
     facts |= {
         "latency": f"{samples(spec.latency)} (algorithmic)",
         "frame latency": f"{samples(spec.hop + spec.latency)} (with the hop that has to be gathered)",
+        "products": "8 bits, added up in float32" if spec.precision == "int8" else spec.precision,
         "channels": "any number" if spec.channels is None else "any number, each with a run of its own",
         "state": f"{spec.n_state_values:,} values per channel in {len(spec.states)} tensors",
         "licence of weights": spec.weights_licence,
