@@ -78,7 +78,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         rows, rounded = x.reshape(-1, x.shape[-1]).bfloat16(), weight.bfloat16()
         ctx.save_for_backward(rows, rounded)
-        return (rows @ rounded.t()).float().add_(bias).view(*x.shape[:-1], -1)
+        return (rows @ rounded.t().contiguous()).float().add_(bias).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
