@@ -51,12 +51,6 @@ __m512 tanh_of(__m512 x) {
     return _mm512_fmsub_ps(_mm512_set1_ps(2.f), sigmoid(_mm512_add_ps(x, x)), _mm512_set1_ps(1.f));
 }
 
-bf16 rounded(float value) {
-    bf16 lanes[kLanes];
-    store_bf16(lanes, _mm512_set1_ps(value));
-    return lanes[0];
-}
-
 // A constant right operand [depth, columns], in tiles of 16 pairs of rows by 16 columns: what both kinds of product eat.
 class Packed {
   public:
@@ -68,7 +62,7 @@ class Packed {
         for (int n0 = 0; n0 < columns; n0 += kLanes)
             for (int k = 0; k < depth; k += 2)
                 for (int n = n0; n < n0 + kLanes; n++)
-                    for (int odd = 0; odd < 2; odd++) *to++ = rounded(at(k + odd, n));
+                    for (int odd = 0; odd < 2; odd++) *to++ = at(k + odd, n);
     }
 
     const bf16* tile(int k, int n) const { return tiles_ + (size_t(n / kLanes) * depth_ + k) * kLanes; }
@@ -207,7 +201,7 @@ extern "C" {
 // Whether products run on AMX tiles here.
 int gru_has_tiles() { return may_use_tiles(); }
 
-void gru_forward(int steps, int items, int hidden, const bf16* from_input, const float* weight, const float* bias_input,
+void gru_forward(int steps, int items, int hidden, const bf16* from_input, const bf16* weight, const float* bias_input,
                  const float* bias_state, float* states, bf16* narrow, bf16* gates, int use_tiles) {
     const Packed packed(hidden, 3 * hidden, [&](int k, int n) { return weight[size_t(n) * hidden + k]; });
     Multiply multiply(use_tiles && may_use_tiles());
@@ -245,7 +239,7 @@ void gru_forward(int steps, int items, int hidden, const bf16* from_input, const
     }
 }
 
-void gru_backward(int steps, int items, int hidden, const float* grad, const float* weight, const float* states,
+void gru_backward(int steps, int items, int hidden, const float* grad, const bf16* weight, const float* states,
                   const bf16* gates, bf16* grads, float* d_state, int use_tiles) {
     // What multiplies the state: rows r, z, n of the weights, met by the gradients in the order n (inner), r, z.
     const Packed packed(3 * hidden, hidden, [&](int k, int n) {

@@ -81,23 +81,24 @@ class GruSequence(torch.autograd.Function):
         hidden = weight_hh.shape[1]
         rows = x.reshape(-1, n_inputs).bfloat16()
         from_input = rows @ weight_ih.bfloat16().t().contiguous()  # oneDNN takes twice as long for a transposed view
+        rounded = weight_hh.bfloat16()
         states = torch.empty(steps + 1, items, hidden)
         states[0] = initial
         narrow = torch.empty(steps + 1, items, hidden, dtype=torch.bfloat16)
         gates = torch.empty(steps, items, 4 * hidden, dtype=torch.bfloat16)
-        _call("gru_forward", steps, items, hidden, from_input, weight_hh, bias_ih, bias_hh, states, narrow, gates)
-        ctx.save_for_backward(rows, weight_ih, weight_hh, states, narrow, gates)
+        _call("gru_forward", steps, items, hidden, from_input, rounded, bias_ih, bias_hh, states, narrow, gates)
+        ctx.save_for_backward(rows, weight_ih, rounded, states, narrow, gates)
         return states[1:]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Return the gradients of what `forward` took."""
-        rows, weight_ih, weight_hh, states, narrow, gates = ctx.saved_tensors
+        rows, weight_ih, rounded, states, narrow, gates = ctx.saved_tensors
         steps, items, width = gates.shape
         hidden = width // 4
         grads = torch.empty(steps, items, width, dtype=torch.bfloat16)
         d_initial = torch.empty(items, hidden)
-        _call("gru_backward", steps, items, hidden, grad.contiguous(), weight_hh, states, gates, grads, d_initial)
+        _call("gru_backward", steps, items, hidden, grad.contiguous(), rounded, states, gates, grads, d_initial)
         flat = grads.view(-1, width)
         of_state, of_input = flat[:, : 3 * hidden], flat[:, hidden:]
         d_x = (of_input @ weight_ih.bfloat16()).float().view(steps, items, -1) if ctx.needs_input_grad[0] else None
