@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,9 +87,9 @@ def use_8_bit_products(model: onnx.ModelProto) -> int:
     made: list[TensorProto] = []
     n_products = 0
     for node in list(graph.node):
-        if node.op_type == "MatMul" and _is_rounded(weights.get(node.input[1]), transposed=True):
+        if _is_product(node) and _is_rounded(weights.get(node.input[1]), node.op_type):
             new = [_matmul(graph, node, weights, made)]
-        elif node.op_type == "GRU" and _is_plain(node) and _is_rounded(weights.get(node.input[1])):
+        elif _is_gru(node) and _is_rounded(weights.get(node.input[1]), node.op_type):
             new = list(_gru(graph, node, weights, made))
         else:
             continue
@@ -108,10 +109,10 @@ def _matmul(
     graph: onnx.GraphProto, node: NodeProto, weights: dict[str, TensorProto], made: list[TensorProto]
 ) -> NodeProto:
     """Rewrite a product and the constant vector that is added to it, if any: the operator can do that itself."""
-    matrix = numpy_helper.to_array(weights[node.input[1]]).T
-    out, bias = node.output[0], ""
+    matrix = _matrix(weights[node.input[1]], node.op_type)
+    out, bias = node.output[0], node.input[2] if node.op_type == "Gemm" else ""
     readers = _readers(graph, out)
-    if [reader.op_type for reader in readers] == ["Add"]:
+    if node.op_type == "MatMul" and [reader.op_type for reader in readers] == ["Add"]:
         (other,) = set(readers[0].input) - {out} or {out}
         if other in weights and len(weights[other].dims) == 1:
             graph.node.remove(readers[0])
@@ -119,20 +120,41 @@ def _matmul(
     return _product(node.name, node.input[0], matrix, bias, out, made)
 
 
-def _is_plain(gru: NodeProto) -> bool:
-    """Whether a GRU is torch's: one direction, and the reset gate behind the product."""
-    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in gru.attribute}
+def _is_product(node: NodeProto) -> bool:
+    """Whether a node is a matrix product, or a linear layer as torch writes it for two axes."""
+    if node.op_type != "Gemm":
+        return node.op_type == "MatMul"
+    attributes = _attributes(node)
+    return attributes.pop("transB", 0) == 1 and set(attributes.values()) <= {1.0} and len(node.input) == 3
+
+
+def _is_gru(node: NodeProto) -> bool:
+    """Whether a node is a GRU as torch has it: one direction, and the reset gate behind the product."""
+    attributes = _attributes(node)
     forward = attributes.pop("direction", b"forward") == b"forward"
-    return forward and attributes.keys() == {"hidden_size", "linear_before_reset"} and len(gru.input) == 6
+    plain = attributes.keys() == {"hidden_size", "linear_before_reset"} and len(node.input) == 6
+    return node.op_type == "GRU" and forward and plain
 
 
-def _is_rounded(weight: TensorProto | None, transposed: bool = False) -> bool:
-    """Whether 8 bits hold this weight: those of a rounded module, and not the matrix of a transform beside it."""
-    if weight is None or weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < _MIN_SIZE:
-        return False
+def _attributes(node: NodeProto) -> dict[str, Any]:
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def _matrix(weight: TensorProto, operator: str) -> Array:
+    """Return the weights of a product, or the input weights of a GRU, as [outputs, inputs]."""
     values = numpy_helper.to_array(weight)
-    matrix = np.ascontiguousarray(values.T if transposed else values[0])
-    return bool(matrix.ndim == 2 and np.abs(_rounded(matrix) - matrix).max() <= 1e-6 * np.abs(matrix).max())
+    return np.ascontiguousarray({"MatMul": values.T, "Gemm": values, "GRU": values[0]}[operator])
+
+
+def _is_rounded(weight: TensorProto | None, operator: str) -> bool:
+    """Whether 8 bits hold this weight: those of a rounded module, and not the matrix of a transform beside it."""
+    n_axes = 3 if operator == "GRU" else 2
+    if weight is None or weight.data_type != TensorProto.FLOAT or len(weight.dims) != n_axes:
+        return False
+    matrix = _matrix(weight, operator)
+    if matrix.size < _MIN_SIZE:
+        return False
+    return bool(np.abs(_rounded(matrix) - matrix).max() <= 1e-6 * np.abs(matrix).max())
 
 
 def _product(name: str, x: str, matrix: Array, bias: str, out: str, made: list[TensorProto]) -> NodeProto:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import torch
 
+from streamproc.errors import ConfigError
 from streamproc.verify import Comparison
 
 from .eight_bit import use_8_bit_products
@@ -41,7 +42,7 @@ def export_onnx(module: StepModule, path: Path, n_steps: int = N_STEPS) -> dict[
     ParityError, ModelFileError
         If the file does not compute what the module computes. Nothing is left behind.
     ConfigError
-        If `path` has another ending.
+        If `path` has another ending, or a module that wants products in 8 bits has none that could have them.
 
     Notes
     -----
@@ -55,8 +56,8 @@ def export_onnx(module: StepModule, path: Path, n_steps: int = N_STEPS) -> dict[
         _trace(module, partial)
         graph = onnx.load(partial)
         fold_known_sizes(graph)
-        if module.spec.precision == "int8":
-            use_8_bit_products(graph)
+        if module.spec.precision == "int8" and not use_8_bit_products(graph):
+            raise ConfigError(f"{path}: no matrix of {module.spec.name} is worth 8 bits; use --weights float32")
         store_in_half(graph)
         save_onnx(graph, partial, metadata_text(module))
 

@@ -94,6 +94,7 @@ def test_what_is_given_on_the_command_line_is_in_the_file(monkeypatch: pytest.Mo
         (["onnx", OWN, "--out", "a.onnx", "--metrics", "none.json"], "none.json: not a JSON file that can be read"),
         (["onnx", OWN, "--out", "a.tflite"], "a.tflite: an ONNX model file ends in .onnx"),
         (["torchscript", OWN, "--out", "a.onnx"], "a.onnx: a TorchScript model file ends in .ts or .pt"),
+        (["torchscript", OWN, "--out", "a.ts", "--weights", "int8"], "a.ts: products in int8 exist as ONNX only"),
         (["verify", OWN, "none.onnx"], "none.onnx: there is no such file"),
     ],
 )

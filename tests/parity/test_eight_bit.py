@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from torch_models import GruMask
+from torch_models import GruMask, Leaky
 
 from export import to_onnx
 from export.eight_bit import BLOCK, quantise, round_to_8_bits, use_8_bit_products
@@ -105,12 +105,23 @@ def test_a_module_that_was_not_rounded_keeps_its_products(denoiser: Any, tmp_pat
     assert graph.SerializeToString() == before
 
 
-def test_other_recurrent_layers_keep_their_gates(tmp_path: Path) -> None:
-    """A module whose layers are stacked in one operator: what cannot be rewritten runs as it did."""
+def test_recurrent_layers_of_another_shape_are_rewritten_too(tmp_path: Path) -> None:
+    """Time first, stacked layers, linear layers on two axes."""
     module = GruMask().eval().requires_grad_(False)
     round_to_8_bits(module)
     comparisons = export_onnx(module, tmp_path / "a.onnx")
     assert not any(comparison.failures for comparison in comparisons.values())
+    nodes = _nodes(tmp_path / "a.onnx")
+    assert "MatMulNBits" in nodes
+    assert not {"GRU", "Gemm", "MatMul"}.intersection(nodes)
+
+
+def test_a_module_without_large_matrices_is_told_so(tmp_path: Path) -> None:
+    module = Leaky().eval()
+    round_to_8_bits(module)
+    with pytest.raises(ConfigError, match=r"no matrix of .* is worth 8 bits; use --weights float32"):
+        export_onnx(module, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_wrong_file_is_never_written(denoiser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
