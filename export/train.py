@@ -22,7 +22,7 @@ from .data.mixing import Batch, MixConfig, open_mixer, prefetch
 from .data.validation import ValidationSet, enhance_all, make_validation_set, measure
 from .losses import LossConfig, denoising_loss
 from .memory import keep_freed_memory
-from .models import StreamableModel, build_model, enhance, istft, load_checkpoint, stft
+from .models import StreamableModel, build_model, enhance, istft, load_checkpoint, stft, training_record
 from .models.layers import reduce_precision
 from .models.recurrence import has_fast_bfloat16
 from .run_folder import Log, Progress, load_run, plot_curves, save_run
@@ -243,6 +243,15 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
         plot_curves(folder)
     report(f"{'stopped' if stopping.asked else 'done'} at step {progress.step}: {folder / 'ema.pt'}")
     return folder / "ema.pt"
+
+
+def fresh_seed(start: Path | None) -> int:
+    """Return a seed whose mixtures a checkpoint has not seen: one more than its own, or 1 without a checkpoint.
+
+    A mixture is a function of the seed and its number. A run that starts from another under the same seed hears the
+    same mixtures once more: its loss falls, and nothing is gained (`docs/model.md`).
+    """
+    return 1 if start is None else 1 + int(training_record(start).get("seed", 0))
 
 
 def share_done(config: TrainConfig, progress: Progress) -> float:

@@ -36,7 +36,9 @@ def train(
     batch: Annotated[int, typer.Option(min=1)] = 24,
     seconds: Annotated[float, typer.Option(help="Length of an item.")] = 3.0,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
-    seed: Annotated[int, typer.Option()] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="Of weights and mixtures. [default: 1, or one more than that of --start]")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads, one core each; 1 on cuda.")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin again instead of going on.")] = False,
@@ -44,7 +46,7 @@ def train(
     """Train a denoiser; stop with Ctrl-C and go on with the same command."""
     from ..data.mixing import MixConfig
     from ..models import DENOISERS
-    from ..train import TrainConfig
+    from ..train import TrainConfig, fresh_seed
     from ..train import train as run_training
 
     if model not in DENOISERS:
@@ -56,7 +58,7 @@ def train(
             val_noise=str(val_noise), cache_dir=str(cache), runs_dir=str(runs),
             model_config={**asdict(DENOISERS[model]), "core": core, **json.loads(model_config)},
             start=str(start or ""), teacher=str(teacher or ""), mix=MixConfig(seconds=seconds), batch=batch, lr=lr,
-            seed=seed, workers=workers, device=device,
+            seed=fresh_seed(start) if seed is None else seed, workers=workers, device=device,
         )  # fmt: skip
         run_training(config, resume=not fresh, report=lambda line: typer.echo(line))
     except (ValueError, FileNotFoundError) as error:

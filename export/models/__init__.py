@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from streamproc.atomic import replacing
+from streamproc.errors import ConfigError
 
 from .base import OfflineModel, StreamableModel, StreamingModule, enhance, istft, stft
 from .denoiser import DENOISERS, GruDenoiser, GruDenoiserConfig
@@ -87,8 +89,15 @@ def load_checkpoint(path: Path | str) -> StreamableModel:
     ----------
     path : path
         A file that `export.train` or `save_checkpoint` wrote. It is read with ``weights_only``: no code in it is run.
+
+    Raises
+    ------
+    ConfigError
+        For any other file.
     """
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    stored = _read(path)
+    if not {"model", "model_config", "ema"} <= stored.keys():
+        raise ConfigError(f"{path}: holds no model of this project; a checkpoint is runs/NAME/ema.pt or last.pt")
     model = build_model(stored["model"], stored["model_config"])
     model.load_state_dict(stored["ema"])
     return model.eval()
@@ -99,7 +108,7 @@ def training_record(checkpoint: Path) -> dict[str, Any]:
 
     Hours and minutes are of that run alone: what it started from is named, and has a record of its own.
     """
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    stored = _read(checkpoint)
     if not {"train_config", "progress"} <= stored.keys():
         return {}
     config, progress = stored["train_config"], stored["progress"]
@@ -112,3 +121,11 @@ def training_record(checkpoint: Path) -> dict[str, Any]:
         "seed": config["seed"],
         "environment": stored["environment"],
     }
+
+
+def _read(path: Path | str) -> dict[str, Any]:
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ConfigError(f"{path}: not a file of weights, or it holds more than that, which is not loaded") from error
+    return stored if isinstance(stored, dict) else {}

@@ -23,7 +23,8 @@ from export.data.mixing import MixConfig
 from export.losses import LossConfig, _Spectrum, denoising_loss, loudness_difference, si_sdr_db
 from export.models import load_checkpoint, training_record
 from export.run_folder import Progress
-from export.train import TrainConfig, learning_rate, train
+from export.train import TrainConfig, fresh_seed, learning_rate, train
+from streamproc.errors import ConfigError
 
 RATE = 48_000
 
@@ -92,6 +93,14 @@ def test_the_loss_falls_and_the_record_is_complete(config: TrainConfig) -> None:
     assert (told["run"], told["started_from"], told["steps"]) == ("learns", "random weights", 40)
     torch.save({"weights": {}}, path.with_name("foreign.pt"))
     assert training_record(path.with_name("foreign.pt")) == {}
+    # What goes on from there hears mixtures that nobody has heard.
+    seeds = [fresh_seed(start) for start in (None, path.with_name("foreign.pt"), path)]
+    assert seeds == [1, 1, long.seed + 1]
+    with pytest.raises(ConfigError, match=r"foreign\.pt: holds no model of this project"):
+        load_checkpoint(path.with_name("foreign.pt"))
+    path.with_name("text.pt").write_text("no weights")
+    with pytest.raises(ConfigError, match=r"text\.pt: not a file of weights"):
+        load_checkpoint(path.with_name("text.pt"))
     model = load_checkpoint(path)
     assert not model.training
     assert model.spec.states[1].shape == (8,)
