@@ -37,7 +37,7 @@ def train(
     seconds: Annotated[float, typer.Option(help="Length of an item.")] = 3.0,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
     seed: Annotated[
-        int | None, typer.Option(help="Of weights and mixtures. [default: 1, or one more than that of --start]")
+        int | None, typer.Option(help="Of weights and mixtures; unless given 1, or one more than that of --start.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads, one core each; 1 on cuda.")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
