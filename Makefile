@@ -40,12 +40,12 @@ NOISE  ?= $(SHARED)/data/train/noise
 TRAIN  := $(BIN)/python -m export train --speech $(SPEECH) --noise $(NOISE)
 
 train-denoiser: $(VENV)/.dev
-	$(TRAIN) --name denoise --minutes 470
+	$(TRAIN) --name denoise --minutes 590
 
 # From the weights of the line above, or of any other run: START=file.
 START ?= runs/denoise/ema.pt
 train-denoiser-hq: $(VENV)/.dev
-	$(TRAIN) --name denoise-hq --model denoise-hq --start $(START) --minutes 238
+	$(TRAIN) --name denoise-hq --model denoise-hq --start $(START) --minutes 356
 
 evaluate: $(VENV)/.dev
 	$(BIN)/python -m export evaluate
