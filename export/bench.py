@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 
 from streamproc.backends.loader import load_model
@@ -19,12 +18,12 @@ from streamproc.errors import ConfigError
 from streamproc.model import FrameModel
 
 from .model_file import StepForward, StepModule
-from .target import ExportError, load_target
+from .target import load_target
 from .to_onnx import export_onnx
 from .to_torchscript import export_torchscript
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
-"""Weights of the models that ship, ``NAME/last.pt``."""
+"""Weights of the models that ship, ``NAME/ema.pt``."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +55,14 @@ def open_subject(target: str) -> Subject:
 
     Raises
     ------
-    ExportError
+    ExportError, ConfigError
         If there is no such thing, or it is no model.
     """
     if Path(target).suffix == ".pt":
         path = Path(target)
-        try:
-            # The checkpoint says itself which model it is of.
-            return Subject(path.absolute().parent.name, load_target("denoise", path))
-        except (ValueError, KeyError, RuntimeError, EOFError, UnpicklingError) as error:
-            raise ExportError(f"{path}: not a checkpoint of this project's training ({error})") from error
-    shipped = CHECKPOINTS / target / "last.pt"
+        # The checkpoint says itself which model it is of.
+        return Subject(path.absolute().parent.name, load_target("denoise", path))
+    shipped = CHECKPOINTS / target / "ema.pt"
     if shipped.is_file():
         return Subject(target, load_target(target, shipped))
     notes = () if ":" in target else (f"{target}: no weights ship with it, so these are untrained",)

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -271,8 +270,6 @@ class Request:
             return EngineSystem(streamproc.load(self.source), self.name)
         except (StreamprocError, OSError) as error:
             raise SystemUnavailable(str(error)) from error
-        except (ValueError, KeyError, RuntimeError, UnpicklingError) as error:
-            raise SystemUnavailable(f"{self.source}: not a checkpoint of this project's training ({error})") from error
 
 
 NOISY = Request("noisy", "noisy")

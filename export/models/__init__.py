@@ -97,9 +97,12 @@ def load_checkpoint(path: Path | str) -> StreamableModel:
     """
     stored = _read(path)
     if not {"model", "model_config", "ema"} <= stored.keys():
-        raise ConfigError(f"{path}: holds no model of this project; a checkpoint is runs/NAME/ema.pt or last.pt")
-    model = build_model(stored["model"], stored["model_config"])
-    model.load_state_dict(stored["ema"])
+        raise ConfigError(f"{path}: not a checkpoint of this project's training: it holds no model")
+    try:
+        model = build_model(stored["model"], stored["model_config"])
+        model.load_state_dict(stored["ema"])
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"{path}: not a checkpoint of this project's training ({error})") from error
     return model.eval()
 
 
@@ -127,5 +130,7 @@ def _read(path: Path | str) -> dict[str, Any]:
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ConfigError(f"{path}: not a file of weights, or it holds more than that, which is not loaded") from error
+        raise ConfigError(
+            f"{path}: not a checkpoint of this project's training: torch reads no weights in it, or more than weights"
+        ) from error
     return stored if isinstance(stored, dict) else {}

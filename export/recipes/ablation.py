@@ -40,7 +40,7 @@ QUICK = replace(
     compiled=False, rooms="", n_val=2, n_synthetic=4, n_rooms=0,
 )  # fmt: skip
 
-TEACHER = CHECKOUT / "export/checkpoints/denoise/last.pt"
+TEACHER = CHECKOUT / "export/checkpoints/denoise/ema.pt"
 
 UNHEARD_SEED = 4712
 """Seed of the synthetic noises to measure on; training draws its own from seed 0."""

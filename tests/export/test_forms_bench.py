@@ -124,7 +124,7 @@ def test_what_is_not_there_is_refused(target: str, message: str) -> None:
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.pt").write_bytes(b"no checkpoint at all")
-    with pytest.raises(ExportError, match="not a checkpoint"):
+    with pytest.raises(ConfigError, match="not a checkpoint"):
         open_subject(str(tmp_path / "bad.pt"))
 
 

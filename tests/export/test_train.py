@@ -96,10 +96,10 @@ def test_the_loss_falls_and_the_record_is_complete(config: TrainConfig) -> None:
     # What goes on from there hears mixtures that nobody has heard.
     seeds = [fresh_seed(start) for start in (None, path.with_name("foreign.pt"), path)]
     assert seeds == [1, 1, long.seed + 1]
-    with pytest.raises(ConfigError, match=r"foreign\.pt: holds no model of this project"):
+    with pytest.raises(ConfigError, match=r"foreign\.pt: .*it holds no model"):
         load_checkpoint(path.with_name("foreign.pt"))
     path.with_name("text.pt").write_text("no weights")
-    with pytest.raises(ConfigError, match=r"text\.pt: not a file of weights"):
+    with pytest.raises(ConfigError, match=r"text\.pt: .*torch reads no weights"):
         load_checkpoint(path.with_name("text.pt"))
     model = load_checkpoint(path)
     assert not model.training
