@@ -10,7 +10,7 @@ import torch
 from streamproc.errors import ConfigError
 from streamproc.verify import Comparison
 
-from .model_file import StepForward, StepModule, example_inputs, metadata_text, require_streaming, save_torchscript
+from .model_file import StepForward, StepModule, example_inputs, metadata_text, save_torchscript
 from .verify import N_STEPS, require_ending, write_proven
 
 
@@ -45,13 +45,13 @@ def export_torchscript(module: StepModule, path: Path, n_steps: int = N_STEPS) -
     shows what the two formats cost.
     """
     require_ending(path, "a TorchScript", ".ts", ".pt")
-    require_streaming(module)
-    if module.spec.precision != "float32":
-        raise ConfigError(
-            f"{path}: products in {module.spec.precision} exist as ONNX only; use `export onnx`, or --weights float16"
-        )
 
     def write(partial: Path) -> None:
+        if module.spec.precision != "float32":
+            raise ConfigError(
+                f"{path}: products in {module.spec.precision} exist as ONNX only; "
+                f"use `export onnx`, or --weights float16"
+            )
         with warnings.catch_warnings(), torch.no_grad():
             warnings.filterwarnings("ignore", r".*torch\.jit.*", DeprecationWarning)
             # A trace warns wherever Python looks at a shape; what matters of that is decided by the proof.

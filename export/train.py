@@ -71,9 +71,8 @@ class TrainConfig:
         Decay of the averaged weights.
     seed : int
     workers : int
-        Threads that each take a part of the batch, one core each. With full products this is twice as fast as one
-        batch on two threads; with `reduced_precision` the loop over time is Python's and the threads wait for each
-        other: on a busy machine two were no faster than one. 1 on CUDA.
+        Threads that each take a part of the batch, one core each; 1 on CUDA. With full products this is twice as fast
+        as one batch on two threads.
     device : str
     reduced_precision : bool, optional
         Whether products of matrices round their operands to bfloat16; by default where the processor does that fast.

@@ -1,8 +1,8 @@
 """Linear and recurrent layers that can train with bfloat16 products: the same weights, faster.
 
-Cores with AVX-512 BF16 multiply matrices faster in bfloat16 than in float32. Only the operands of products are rounded;
-sums, states, gates and weights stay float32. Outside training (`reduced_precision` off, the default) both layers are
-exactly those of torch, which is what is validated and exported.
+Cores with AVX-512 BF16 multiply matrices faster in bfloat16 than in float32. Only the operands of products are rounded,
+and the gates that wait for the way back; sums, states and weights stay float32. Outside training (`reduced_precision`
+off, the default) both layers are exactly those of torch, which is what is validated and exported.
 """
 
 from __future__ import annotations

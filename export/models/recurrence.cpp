@@ -1,8 +1,8 @@
 // The loop over time of a GRU, forward and back, for one core with bfloat16 products.
 //
 // torch would call a handful of operators at every step and pack the recurrent weights anew for every product. Here
-// they are packed once a sequence, and a step is one product and one pass over its gates. Operands of products are
-// bfloat16, everything else is float32. Products use AMX tiles where the processor and the kernel allow, else AVX-512.
+// they are packed once a sequence, and a step is one product and one pass over its gates. Operands of products, and
+// gates kept for the way back, are bfloat16; everything else is float32. Products use AMX tiles where the processor and the kernel allow, else AVX-512.
 //
 // Built and called by recurrence.py, which says what the arrays are.
 
