@@ -39,8 +39,10 @@ class TrainConfig:
     ----------
     name : str
         Folder of the run below `runs_dir`.
-    speech, noise, rooms : str
-        Folders to train on; `rooms` (measured responses) may be empty.
+    speech, noise : tuple of str
+        Folders to train on.
+    rooms : str
+        Folder of measured responses; may be empty.
     val_speech, val_noise : str
         Folders that are never trained on; empty for no validation.
     cache_dir, runs_dir : str
@@ -84,8 +86,8 @@ class TrainConfig:
     """
 
     name: str = "denoise"
-    speech: str = "../shared/data/train/speech"
-    noise: str = "../shared/data/train/noise"
+    speech: tuple[str, ...] = ("../shared/data/train/speech",)
+    noise: tuple[str, ...] = ("../shared/data/train/noise",)
     rooms: str = "../shared/data/rir"
     val_speech: str = "../shared/data/val/speech"
     val_noise: str = "../shared/data/val/noise"

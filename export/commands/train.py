@@ -1,4 +1,4 @@
-"""``python -m export train``: train a denoiser on two folders of sound."""
+"""``python -m export train``: train a denoiser on folders of sound."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Annotated, Literal
 
 import typer
 
+_SPEECH = [Path("../shared/data/train/speech")]
+_NOISE = [Path("../shared/data/train/noise")]
+
 
 def train(
     name: Annotated[str, typer.Option(help="Folder of the run below --runs; an old run of this name goes on.")],
     minutes: Annotated[float | None, typer.Option(help="Training time over all sessions.")] = None,
     steps: Annotated[int | None, typer.Option(help="Or: number of steps (reproducible to the bit).")] = None,
-    speech: Annotated[Path, typer.Option(help="Folder of clean speech.")] = Path("../shared/data/train/speech"),
-    noise: Annotated[Path, typer.Option(help="Folder of noise.")] = Path("../shared/data/train/noise"),
+    speech: Annotated[list[Path], typer.Option(help="Folder of clean speech; may be given again.")] = _SPEECH,
+    noise: Annotated[list[Path], typer.Option(help="Folder of noise; may be given again.")] = _NOISE,
     rooms: Annotated[Path, typer.Option(help="Folder of measured room responses.")] = Path("../shared/data/rir"),
     val_speech: Annotated[Path, typer.Option(help="Speech never trained on.")] = Path("../shared/data/val/speech"),
     val_noise: Annotated[Path, typer.Option(help="Noise never trained on.")] = Path("../shared/data/val/noise"),
@@ -36,6 +39,9 @@ def train(
     batch: Annotated[int, typer.Option(min=1)] = 24,
     seconds: Annotated[float, typer.Option(help="Length of an item.")] = 3.0,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
+    ema: Annotated[
+        float, typer.Option(help="Decay of the averaged weights; 0.998 for a stage of 3,000 steps.", min=0.0, max=1.0)
+    ] = 0.999,
     seed: Annotated[
         int | None, typer.Option(help="Of weights and mixtures; unless given 1, or one more than that of --start.")
     ] = None,
@@ -53,12 +59,12 @@ def train(
         raise typer.BadParameter(f"{model!r} is unknown; known are {', '.join(DENOISERS)}", param_hint="--model")
     try:
         config = TrainConfig(
-            name=name, minutes=minutes, steps=steps, speech=str(speech), noise=str(noise),
+            name=name, minutes=minutes, steps=steps, speech=tuple(map(str, speech)), noise=tuple(map(str, noise)),
             rooms=str(rooms) if rooms.is_dir() else "", val_speech=str(val_speech) if val_speech.is_dir() else "",
             val_noise=str(val_noise), cache_dir=str(cache), runs_dir=str(runs),
             model_config={**asdict(DENOISERS[model]), "core": core, **json.loads(model_config)},
             start=str(start or ""), teacher=str(teacher or ""), mix=MixConfig(seconds=seconds), batch=batch, lr=lr,
-            seed=fresh_seed(start) if seed is None else seed, workers=workers, device=device,
+            ema=ema, seed=fresh_seed(start) if seed is None else seed, workers=workers, device=device,
         )  # fmt: skip
         run_training(config, resume=not fresh, report=lambda line: typer.echo(line))
     except (ValueError, FileNotFoundError) as error:

@@ -39,15 +39,22 @@ class Clip:
 
 
 class SoundCache:
-    """Clips of one folder as a memory map.
+    """Clips of one or several folders as memory maps.
+
+    Parameters
+    ----------
+    *folders : path
+        Of decoded sound, as `open_cache` makes them; all at one rate.
 
     Attributes
     ----------
-    samples : int16 [total]
-        All clips end to end, each scaled to a peak of 0.95: level is drawn again when mixing, and small clips keep
-        their resolution.
+    samples : tuple of int16 [total]
+        For each folder its clips end to end, each scaled to a peak of 0.95: level is drawn again when mixing, and
+        small clips keep their resolution.
+    part : int64 [clips]
+        Which of the folders each clip is in.
     start, length : int64 [clips]
-        Where each clip lies, in samples at `sample_rate`.
+        Where it lies there, in samples at `sample_rate`.
     bandwidth_hz : float32 [clips]
         Half the rate that the file was stored at (never more than half of `sample_rate`): there is nothing above.
     active_rms : float32 [clips]
@@ -58,18 +65,28 @@ class SoundCache:
         Files that could not be decoded and were left out, where that was allowed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        meta = json.loads((folder / "index.json").read_text())
-        self.sample_rate: int = meta["sample_rate"]
-        self.start = np.asarray(meta["start"], dtype=np.int64)
-        self.length = np.asarray(meta["length"], dtype=np.int64)
-        self.bandwidth_hz = np.asarray(meta["bandwidth_hz"], dtype=np.float32)
-        self.active_rms = np.asarray(meta["active_rms"], dtype=np.float32)
-        self.speaker: list[str] = meta["speaker"]
-        self.category: list[str] = meta["category"]
-        self.source: list[str] = meta["source"]
-        self.broken: list[str] = meta.get("broken", [])
-        self.samples: npt.NDArray[np.int16] = np.memmap(folder / "samples.i16", dtype=np.int16, mode="r")
+    def __init__(self, *folders: Path) -> None:
+        parts = [json.loads((folder / "index.json").read_text()) for folder in folders]
+        rates = {part["sample_rate"] for part in parts}
+        if len(rates) != 1:
+            raise ValueError(f"sound at several rates cannot be drawn from together; found {sorted(rates)} Hz")
+
+        def column(name: str) -> list[Any]:
+            return [value for part in parts for value in part[name]]
+
+        self.sample_rate: int = rates.pop()
+        self.part = np.repeat(np.arange(len(parts)), [len(part["start"]) for part in parts])
+        self.start = np.asarray(column("start"), dtype=np.int64)
+        self.length = np.asarray(column("length"), dtype=np.int64)
+        self.bandwidth_hz = np.asarray(column("bandwidth_hz"), dtype=np.float32)
+        self.active_rms = np.asarray(column("active_rms"), dtype=np.float32)
+        self.speaker: list[str] = column("speaker")
+        self.category: list[str] = column("category")
+        self.source: list[str] = column("source")
+        self.broken: list[str] = [name for part in parts for name in part.get("broken", [])]
+        self.samples: tuple[npt.NDArray[np.int16], ...] = tuple(
+            np.memmap(folder / "samples.i16", dtype=np.int16, mode="r") for folder in folders
+        )
 
     def __len__(self) -> int:
         return len(self.start)
@@ -85,7 +102,7 @@ class SoundCache:
         end = int(self.start[clip] + self.length[clip])
         if frames is not None:
             end = min(end, begin + frames)
-        return self.samples[begin:end].astype(np.float32) * np.float32(1 / 32767)
+        return self.samples[self.part[clip]][begin:end].astype(np.float32) * np.float32(1 / 32767)
 
 
 def list_clips(folder: Path) -> list[Clip]:
@@ -108,20 +125,26 @@ def list_clips(folder: Path) -> list[Clip]:
     return clips
 
 
-def open_cache(folder: Path | str, cache_dir: Path | str, sample_rate: int = 48_000) -> SoundCache:
-    """Return the cache of a folder, decoding it first where it is missing or the folder has changed.
+def open_cache(
+    folders: Path | str | Sequence[Path | str], cache_dir: Path | str, sample_rate: int = 48_000
+) -> SoundCache:
+    """Return the cache of a folder or several, decoding first what is missing or has changed.
 
     Parameters
     ----------
-    folder : path
+    folders : path or sequence of path
         Sound files, with or without an ``index.csv`` as in `list_clips`.
     cache_dir : path
         Where caches live; each folder gets a sub-folder named by its content.
     sample_rate : int
         Rate in Hz of the cache; other rates are converted by soxr (VHQ).
     """
-    folder = Path(folder)
-    return open_clips(list_clips(folder), f"{folder.parent.name}-{folder.name}", cache_dir, sample_rate)
+    several = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+    decoded = [
+        _decode_once(list_clips(folder), f"{folder.parent.name}-{folder.name}", cache_dir, sample_rate)
+        for folder in several
+    ]
+    return SoundCache(*decoded)
 
 
 def open_clips(
@@ -139,10 +162,7 @@ def open_clips(
     skip_broken : bool
         Leave files out that cannot be decoded; `SoundCache.broken` names them. False: they are an error.
     """
-    target = Path(cache_dir) / f"{name}-{_fingerprint(clips, sample_rate, skip_broken)}"
-    if not (target / "index.json").is_file():
-        _decode(clips, target, sample_rate, skip_broken)
-    return SoundCache(target)
+    return SoundCache(_decode_once(clips, name, cache_dir, sample_rate, skip_broken))
 
 
 def active_rms(samples: npt.NDArray[np.float32], sample_rate: int) -> float:
@@ -183,6 +203,15 @@ def _fingerprint(clips: Sequence[Clip], sample_rate: int, skip_broken: bool) -> 
         if skip_broken:
             digest.update(f"{clip.speaker} {clip.category} {clip.source}\n".encode())
     return digest.hexdigest()[:12]
+
+
+def _decode_once(
+    clips: Sequence[Clip], name: str, cache_dir: Path | str, sample_rate: int, skip_broken: bool = False
+) -> Path:
+    target = Path(cache_dir) / f"{name}-{_fingerprint(clips, sample_rate, skip_broken)}"
+    if not (target / "index.json").is_file():
+        _decode(clips, target, sample_rate, skip_broken)
+    return target
 
 
 def _decode(clips: Sequence[Clip], target: Path, sample_rate: int, skip_broken: bool) -> None:

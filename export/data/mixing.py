@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import torch
 from .cache import SoundCache, open_cache
 from .rooms import RoomPool, open_rooms
 from .synthetic import open_synthetic
+from .voices import shift_formants
 
 Audio = npt.NDArray[np.float32]
 
@@ -53,6 +54,12 @@ class MixConfig:
         voices and new noises from few.
     speech_speed, noise_speed : (low, high)
         Range of that speed, drawn evenly in its logarithm.
+    p_formants : float
+        Chance that a talker's formants move while the pitch stays (`export.data.voices`).
+    formants : (low, high)
+        Range of the factor by which, drawn evenly in its logarithm.
+    p_reverse, p_noise_room : float
+        Chance that a recorded noise runs backwards, and that the noise is in a room, another one than the speech's.
     p_cold : float
         Chance that a batch is cut into pieces of `cold_s`, each of which starts cold.
     cold_s : float
@@ -72,7 +79,7 @@ class MixConfig:
     level_db: tuple[float, float] = (-43.0, -13.0)
     p_noise_only: float = 0.07
     p_speech_only: float = 0.05
-    p_more_noise: float = 0.25
+    p_more_noise: float = 0.35
     p_synthetic: float = 0.2
     p_babble: float = 0.12
     p_room: float = 0.4
@@ -84,9 +91,13 @@ class MixConfig:
     p_speed: float = 0.7
     speech_speed: tuple[float, float] = (0.85, 1.18)
     noise_speed: tuple[float, float] = (0.65, 1.5)
+    p_formants: float = 0.4
+    formants: tuple[float, float] = (0.87, 1.15)
+    p_reverse: float = 0.25
+    p_noise_room: float = 0.25
     p_cold: float = 0.3
     cold_s: float = 1.0
-    max_speaker_weight_minutes: float = 12.0
+    max_speaker_weight_minutes: float = 25.0
 
 
 @dataclass(frozen=True)
@@ -197,15 +208,13 @@ class Mixer:
         return _cut(batch, round(cfg.cold_s * cfg.sample_rate)) if rng.random() < cfg.p_cold else batch
 
     def _draw_speech(self, rng: np.random.Generator) -> tuple[Audio, float]:
-        """One talker for the whole item, perhaps at another speed."""
-        speed = self._draw_speed(rng, self.config.speech_speed)
+        """One talker for the whole item, perhaps at another speed or out of another throat."""
+        cfg = self.config
+        speed = _draw_factor(rng, cfg.p_speed, cfg.speech_speed)
         speech, bandwidth = self._draw_talker(rng, math.ceil(self.frames * speed))
-        return _play_at(speech, speed, self.frames), min(bandwidth * speed, self.config.sample_rate / 2)
-
-    def _draw_speed(self, rng: np.random.Generator, limits: tuple[float, float]) -> float:
-        if rng.random() >= self.config.p_speed:
-            return 1.0
-        return float(np.exp(rng.uniform(*np.log(limits))))
+        speech, bandwidth = _play_at(speech, speed, self.frames), min(bandwidth * speed, cfg.sample_rate / 2)
+        factor = _draw_factor(rng, cfg.p_formants, cfg.formants)
+        return (speech if factor == 1.0 else shift_formants(speech, factor, cfg.sample_rate)), bandwidth
 
     def _draw_talker(self, rng: np.random.Generator, frames: int) -> tuple[Audio, float]:
         """Clips of the same speaker one after another, short pauses between."""
@@ -253,13 +262,14 @@ class Mixer:
                 out += self._draw_speech(rng)[0] * np.float32(10 ** (rng.uniform(-8.0, 0.0) / 20))
         else:
             clip = int(rng.choice(len(self.noise), p=self._noise_weight))
-            speed = self._draw_speed(rng, self.config.noise_speed)
+            speed = _draw_factor(rng, self.config.p_speed, self.config.noise_speed)
             frames = math.ceil(self.frames * speed)
             offset = int(rng.integers(0, max(1, int(self.noise.length[clip]) - frames + 1)))
             out = self.noise.read(clip, offset, frames)
             while len(out) < frames:
                 out = np.concatenate([out, self.noise.read(clip, 0, frames - len(out))])
             out = _play_at(out, speed, self.frames)
+            out = out[::-1] if rng.random() < self.config.p_reverse else out
         return out * np.float32(0.05 / np.sqrt(np.mean(out**2, dtype=np.float64) + 1e-12))
 
     def _colour(
@@ -286,6 +296,8 @@ class Mixer:
                 bandwidth[item] = cfg.sample_rate / 2  # the item is whole as it stands: nothing above, in or out
         in_room = np.empty(0, np.int64)
         if self.rooms is not None and len(self.rooms):
+            noisy_room = np.flatnonzero(rng.random(n_items) < cfg.p_noise_room)
+            noise_spectrum[noisy_room] *= self._room_full[rng.integers(0, len(self.rooms), size=len(noisy_room))]
             room = rng.integers(0, len(self.rooms), size=n_items)
             in_room = np.flatnonzero(rng.random(n_items) < cfg.p_room)
             target_spectrum = speech_spectrum[in_room] * self._room_early[room[in_room]]
@@ -318,8 +330,8 @@ class Mixer:
 
 
 def open_mixer(
-    speech: Path | str,
-    noise: Path | str,
+    speech: Path | str | Sequence[Path | str],
+    noise: Path | str | Sequence[Path | str],
     cache_dir: Path | str,
     config: MixConfig | None = None,
     seed: int = 0,
@@ -327,7 +339,7 @@ def open_mixer(
     n_synthetic: int = 400,
     n_rooms: int = 160,
 ) -> Mixer:
-    """Return a mixer over two folders, building whatever of the cache is missing."""
+    """Return a mixer over folders of speech and of noise, building whatever of the cache is missing."""
     config = config or MixConfig()
     synthetic = open_synthetic(cache_dir, config.sample_rate, n_synthetic) if n_synthetic else None
     rooms = open_rooms(cache_dir, config.sample_rate, n_rooms, measured_rooms) if n_rooms or measured_rooms else None
@@ -386,6 +398,11 @@ def _rfft(samples: Audio, n: int) -> npt.NDArray[np.complex64]:
 def _irfft(spectrum: npt.NDArray[np.complex64], n: int) -> Audio:
     samples: Audio = torch.fft.irfft(torch.from_numpy(spectrum), n).numpy()
     return samples
+
+
+def _draw_factor(rng: np.random.Generator, chance: float, limits: tuple[float, float]) -> float:
+    """Draw a factor, evenly in its logarithm, or 1 where chance will not have it."""
+    return float(np.exp(rng.uniform(*np.log(limits)))) if rng.random() < chance else 1.0
 
 
 def _play_at(samples: Audio, speed: float, frames: int) -> Audio:

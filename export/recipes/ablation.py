@@ -130,7 +130,8 @@ def run(job: RecipeJob) -> RecipeReport:
     cache = CACHE_DIR if job.data is None else job.path("cache")
     base = replace(
         QUICK if job.quick else BASE,
-        speech=str(folder / "train/speech"), noise=str(folder / "train/noise"), cache_dir=str(cache), seed=job.seeds[0],
+        speech=(str(folder / "train/speech"),), noise=(str(folder / "train/noise"),), cache_dir=str(cache),
+        seed=job.seeds[0],
     )  # fmt: skip
     if base.rooms:
         base = replace(base, rooms=str(folder / "rir"))

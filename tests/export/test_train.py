@@ -36,9 +36,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     write_voices_and_noises(root, 3)
     return TrainConfig(
         compiled=False,  # half a minute of compiling for seconds of training
-        name="tiny", speech=f"{root}/speech", noise=f"{root}/noise", rooms="", val_speech="", cache_dir=f"{root}/cache",
-        runs_dir=f"{root}/runs", model_config={"hidden": 8, "n_low": 16, "n_bands": 4}, batch=4, steps=6, warmup=2,
-        mix=MixConfig(seconds=0.4), log_seconds=0.0, n_synthetic=0, n_rooms=0,
+        name="tiny", speech=(f"{root}/speech",), noise=(f"{root}/noise",), rooms="", val_speech="",
+        cache_dir=f"{root}/cache", runs_dir=f"{root}/runs", model_config={"hidden": 8, "n_low": 16, "n_bands": 4},
+        batch=4, steps=6, warmup=2, mix=MixConfig(seconds=0.4), log_seconds=0.0, n_synthetic=0, n_rooms=0,
     )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def test_the_loss_falls_and_the_record_is_complete(config: TrainConfig) -> None:
 
 def test_a_run_with_validation_logs_gains_and_draws_its_curves(config: TrainConfig) -> None:
     path = train(
-        replace(config, name="checked", steps=2, val_speech=config.speech, val_noise=config.noise, n_val=2),
+        replace(config, name="checked", steps=2, val_speech=config.speech[0], val_noise=config.noise[0], n_val=2),
         report=quiet,
     )
     with path.with_name("log.csv").open(newline="") as lines:
