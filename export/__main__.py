@@ -9,7 +9,7 @@ import typer
 
 from streamproc.errors import StreamprocError
 
-COMMANDS = ("train", "evaluate", "onnx", "torchscript", "verify", "bench", "recipe", "sounds", "demo-clip")
+COMMANDS = ("train", "evaluate", "gap", "onnx", "torchscript", "verify", "bench", "recipe", "sounds", "demo-clip")
 
 
 def make_app() -> typer.Typer:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .metrics import DNSMOS_FILE, RATE, Dnsmos, attenuation_db, pesq_wb, score, si_sdr_db
-from .mixtures import BABBLE, Mixture, MixtureRow, MixtureSet, Signal, resample
+from .mixtures import BABBLE, Mixture, MixtureRow, Signal, resample
 from .systems import Request, System
 
 Scores = dict[str, float]
@@ -49,10 +49,10 @@ class Bench:
     Parameters
     ----------
     requests : sequence of Request
-    mixtures : MixtureSet
+    mixtures : sequence of Mixture
     probes : bool
         Measure `metrics.PROBES` too.
-    dnsmos_file : path
+    dnsmos_file : path, optional
         There are DNSMOS figures where this file is.
 
     Raises
@@ -62,12 +62,16 @@ class Bench:
     """
 
     def __init__(
-        self, requests: Sequence[Request], mixtures: MixtureSet, probes: bool = True, dnsmos_file: Path = DNSMOS_FILE
+        self,
+        requests: Sequence[Request],
+        mixtures: Sequence[Mixture],
+        probes: bool = True,
+        dnsmos_file: Path = DNSMOS_FILE,
     ) -> None:
         self.systems = {request.name: request.open() for request in requests}
         self.mixtures = mixtures
         self._probes = probes
-        self._dnsmos = Dnsmos(dnsmos_file) if dnsmos_file.is_file() else None
+        self._dnsmos = Dnsmos(dnsmos_file) if dnsmos_file and dnsmos_file.is_file() else None
 
     def measure(self, index: int) -> Outcome:
         """Run every system on mixture `index` and score what comes out."""
@@ -93,9 +97,9 @@ class Bench:
 
 def measure_all(
     requests: Sequence[Request],
-    mixtures: MixtureSet,
+    mixtures: Sequence[Mixture],
     probes: bool = True,
-    dnsmos_file: Path = DNSMOS_FILE,
+    dnsmos_file: Path | None = DNSMOS_FILE,
     jobs: int = 1,
 ) -> Iterator[Outcome]:
     """Yield the outcome of every mixture in turn.

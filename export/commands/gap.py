@@ -1,0 +1,66 @@
+"""``python -m export gap``: how much better a denoiser is on recordings that it has learned from."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_SPEECH = [Path("../shared/data/train/speech")]
+_NOISE = [Path("../shared/data/train/noise")]
+
+
+def gap(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or file of a model, as often as needed. [default: all that ship]"),
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="Weights from training (runs/NAME/ema.pt); may be given more than once.")
+    ] = None,
+    against: Annotated[str, typer.Option(help="Peers to compare with, with commas between.")] = "gtcrn,ulunas",
+    speech: Annotated[list[Path], typer.Option(help="Speech of the training; may be given again.")] = _SPEECH,
+    noise: Annotated[list[Path], typer.Option(help="Noise of the training; may be given again.")] = _NOISE,
+    val: Annotated[Path, typer.Option(help="Folder with speech and noise never trained on.")] = Path(
+        "../shared/data/val"
+    ),
+    cache: Annotated[Path, typer.Option(help="Where decoded sound is kept.")] = Path("cache"),
+    n: Annotated[int, typer.Option("--n", min=2, help="Mixtures of each of the four kinds.")] = 60,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = min(2, os.cpu_count() or 1),
+) -> None:
+    """Compare with peers on heard and new talkers, heard and new noises: a lead that shrinks was learned by heart."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the libraries below load, here and in the workers
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from streamproc.errors import ConfigError
+    from streamproc.sidecar import shipped_models
+
+    from ..evaluate.gap import CELLS, HEARD, DrawnMixtures, tables
+    from ..evaluate.runner import measure_all
+    from ..evaluate.statistics import Results
+    from ..evaluate.systems import candidates, peers
+
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    ours = candidates(model or ([] if checkpoint else sorted(shipped_models())), checkpoint or [])
+    theirs = peers(name for name in against.split(",") if name)
+    if not theirs:
+        raise ConfigError("--against is empty; without a peer nobody knows which mixtures are hard")
+    cells = {}
+    for talkers, noises in CELLS:
+        mixtures = DrawnMixtures(
+            n,
+            tuple(speech) if talkers == HEARD else (val / "speech",),
+            tuple(noise) if noises == HEARD else (val / "noise",),
+            cache,
+        )
+        outcomes = measure_all([*ours, *theirs], mixtures, False, None, jobs)
+        cells[talkers, noises] = Results(
+            list(track(outcomes, f"talkers {talkers}, noises {noises}", n, console=console))
+        )
+    for table in tables(cells, [request.name for request in ours], [request.name for request in theirs]):
+        console.print(table.rich())

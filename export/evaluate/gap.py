@@ -1,0 +1,86 @@
+"""The generalisation gap: how much better a model is on recordings that it has learned from than on others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..data.cache import open_cache
+from ..data.mixing import MixConfig, Mixer
+from ..tables import Table
+from .mixtures import PLAIN_LEVEL_DBFS, SEED, Mixture, MixtureRow
+from .statistics import Results
+
+HEARD, NEW = "heard", "new"
+CELLS = tuple((talkers, noises) for talkers in (HEARD, NEW) for noises in (HEARD, NEW))
+"""Whether the training has heard the talkers, and the noises."""
+
+_SECONDS = 4.0
+_SNR_DB = (-5.0, 5.0, 15.0)
+_METRICS = (("si_sdr", "SI-SDR in dB", 2), ("pesq", "PESQ", 3))
+
+
+@dataclass(frozen=True)
+class DrawnMixtures(Sequence[Mixture]):
+    """Mixtures drawn as in training, but plain: one recorded noise under an untouched talker.
+
+    Parameters
+    ----------
+    n : int
+    speech, noise : tuple of path
+        Folders to draw from.
+    cache_dir : path
+    seed : int
+    """
+
+    n: int
+    speech: tuple[Path, ...]
+    noise: tuple[Path, ...]
+    cache_dir: Path
+    seed: int = SEED
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> Mixture:  # type: ignore[override]  # a slice of mixtures is never wanted
+        if not 0 <= index < self.n:
+            raise IndexError(index)
+        batch = self._mixer.batch(index, 1)
+        noisy, clean, snr_db = batch.noisy[0], batch.clean[0], float(batch.snr_db[0])
+        rate = self._mixer.config.sample_rate
+        row = MixtureRow(index, self.seed, "", (), (), "", snr_db, PLAIN_LEVEL_DBFS, None, rate)
+        return Mixture(row, PLAIN_LEVEL_DBFS, rate, noisy, clean, noisy - clean)
+
+    @cached_property
+    def _mixer(self) -> Mixer:
+        """Opened by whoever draws first: memory maps are not sent to other processes."""
+        config = MixConfig(
+            seconds=_SECONDS, snr_db=_SNR_DB, level_db=(PLAIN_LEVEL_DBFS, PLAIN_LEVEL_DBFS), p_noise_only=0.0,
+            p_speech_only=0.0, p_more_noise=0.0, p_synthetic=0.0, p_babble=0.0, p_room=0.0, p_eq=0.0, p_band_limit=0.0,
+            p_clip=0.0, p_pause=0.0, p_speed=0.0, p_cold=0.0, p_formants=0.0, p_reverse=0.0, p_noise_room=0.0,
+        )  # fmt: skip
+        caches = (open_cache(folders, self.cache_dir, config.sample_rate) for folders in (self.speech, self.noise))
+        return Mixer(*caches, config, self.seed)
+
+
+def tables(cells: Mapping[tuple[str, str], Results], ours: Sequence[str], peers: Sequence[str]) -> list[Table]:
+    """Return a table for each of our systems: its lead over every peer, cell by cell, with 95 % intervals.
+
+    A peer that has heard none of these recordings tells how hard they are; only the change of a lead from cell to
+    cell says something about what was learned by heart.
+    """
+    header = ("", *(f"{label}, against {peer}" for peer in peers for _, label, _ in _METRICS))
+    made = []
+    for system in ours:
+        rows = []
+        for (talkers, noises), results in cells.items():
+            row = [f"talkers {talkers}, noises {noises}"]
+            for peer in peers:
+                for key, _, digits in _METRICS:
+                    ahead = results.mean(system, key, versus=peer)
+                    row.append(f"{ahead.mean:+.{digits}f} ±{ahead.half_width:.{digits}f}")
+            rows.append(tuple(row))
+        made.append(Table(f"{system}: how far ahead", header, tuple(rows)))
+    return made
