@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .engine import Engine
-from .live.engine import LiveConfig, LiveEngine
+from .live.config import LiveConfig
+from .live.engine import LiveEngine
 from .live.statistics import Mode
 from .model import Frame, FrameModel, State
 from .model_processor import ModelProcessor

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     from ..model_file import StepModule
 
+SPEECH = [Path("../shared/data/train/speech")]
+NOISE = [Path("../shared/data/train/noise")]
+"""What is trained on unless said otherwise."""
+
 Target = Annotated[str, typer.Argument(help="A model of this project (denoise), or package.module:callable.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Trained weights; without them the model is untrained.")]
 Io = Annotated[

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-_SPEECH = [Path("../shared/data/train/speech")]
-_NOISE = [Path("../shared/data/train/noise")]
+from ._shared import NOISE, SPEECH
 
 
 def gap(
@@ -22,8 +21,8 @@ def gap(
         list[Path] | None, typer.Option(help="Weights from training (runs/NAME/ema.pt); may be given more than once.")
     ] = None,
     against: Annotated[str, typer.Option(help="Peers to compare with, with commas between.")] = "gtcrn,ulunas",
-    speech: Annotated[list[Path], typer.Option(help="Speech of the training; may be given again.")] = _SPEECH,
-    noise: Annotated[list[Path], typer.Option(help="Noise of the training; may be given again.")] = _NOISE,
+    speech: Annotated[list[Path], typer.Option(help="Speech of the training; may be given again.")] = SPEECH,
+    noise: Annotated[list[Path], typer.Option(help="Noise of the training; may be given again.")] = NOISE,
     val: Annotated[Path, typer.Option(help="Folder with speech and noise never trained on.")] = Path(
         "../shared/data/val"
     ),

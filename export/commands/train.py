@@ -9,16 +9,15 @@ from typing import Annotated, Literal
 
 import typer
 
-_SPEECH = [Path("../shared/data/train/speech")]
-_NOISE = [Path("../shared/data/train/noise")]
+from ._shared import NOISE, SPEECH
 
 
 def train(
     name: Annotated[str, typer.Option(help="Folder of the run below --runs; an old run of this name goes on.")],
     minutes: Annotated[float | None, typer.Option(help="Training time over all sessions.")] = None,
     steps: Annotated[int | None, typer.Option(help="Or: number of steps (reproducible to the bit).")] = None,
-    speech: Annotated[list[Path], typer.Option(help="Folder of clean speech; may be given again.")] = _SPEECH,
-    noise: Annotated[list[Path], typer.Option(help="Folder of noise; may be given again.")] = _NOISE,
+    speech: Annotated[list[Path], typer.Option(help="Folder of clean speech; may be given again.")] = SPEECH,
+    noise: Annotated[list[Path], typer.Option(help="Folder of noise; may be given again.")] = NOISE,
     rooms: Annotated[Path, typer.Option(help="Folder of measured room responses.")] = Path("../shared/data/rir"),
     val_speech: Annotated[Path, typer.Option(help="Speech never trained on.")] = Path("../shared/data/val/speech"),
     val_noise: Annotated[Path, typer.Option(help="Noise never trained on.")] = Path("../shared/data/val/noise"),

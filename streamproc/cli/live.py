@@ -135,7 +135,7 @@ def live(
     same device is back; no other takes its place.
     """
     from ..live import virtual_mic as virtual
-    from ..live.engine import LiveConfig
+    from ..live.config import LiveConfig
     from ..live.process import LiveProcess
     from ..live.session import SessionSettings
     from .live_report import reporter_for

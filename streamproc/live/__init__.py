@@ -13,9 +13,10 @@ How they are used: ``docs/live.md``. How the engine works, and why it is built t
 """
 
 from .choice import Device, find_device
+from .config import LiveConfig
 from .devices import list_devices
 from .drift import ClockBridge, DriftSnapshot
-from .engine import LiveConfig, LiveEngine
+from .engine import LiveEngine
 from .predictor import Predictor, WienerPredictor
 from .process import LiveProcess, LiveTotals, Outage
 from .realtime import RealtimeReport, realtime

@@ -18,10 +18,11 @@ from ..errors import DeviceLost
 from ..processor import Processor
 from ..spec import LatencyBreakdown
 from .choice import JACK, Device, find_device, may_feed_back, share_a_clock
+from .config import LiveConfig, OnMiss
 from .devices import DeviceStream, list_devices, open_stream
 from .door import Door
 from .drift import ClockBridge
-from .engine import LiveConfig, LiveEngine, OnMiss
+from .engine import LiveEngine
 from .realtime import RealtimeReport, realtime
 from .recorder import Recorder
 from .statistics import LiveSnapshot, Mode

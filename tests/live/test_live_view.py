@@ -14,7 +14,7 @@ from test_devices import device
 
 from streamproc.cli.live_report import JsonReporter, LineReporter, summary
 from streamproc.cli.live_run import next_limit_db
-from streamproc.live.engine import LiveConfig, LiveEngine
+from streamproc.live import LiveConfig, LiveEngine
 from streamproc.live.process import LiveTotals, Outage
 from streamproc.live.realtime import RealtimeReport
 from streamproc.live.session import SessionStatus
