@@ -60,28 +60,29 @@ class Source:
 
 
 _0AD = "games/0ad/mods/public/public.zip"
-_ASTERISK = "CC BY-SA 3.0"
+_SHARE_ALIKE = "CC BY-SA 3.0"
+_PROMPTS = {"en": _SHARE_ALIKE, "es": _SHARE_ALIKE, "fr": _SHARE_ALIKE, "it": "CC BY 3.0", "ru": "CC BY 3.0"}
 
 SOURCES = (
     *(
-        Source(f"asterisk-core-sounds-{language}-g722", "speech", "asterisk/*.g722", f"asterisk_{language}", _ASTERISK)
-        for language in ("en", "es", "fr", "it", "ru")
+        Source(f"asterisk-core-sounds-{language}-g722", "speech", "asterisk/*.g722", f"asterisk_{language}", licence)
+        for language, licence in _PROMPTS.items()
     ),
     Source("festvox-ru", "speech", "festival/*/wav/*.wav", "festvox_ru_nsh", "BSD-like, see the package"),
     *(
-        Source("0ad-data", "speech", f"audio/voice/{people}/*", f"0ad_{people}", "CC BY-SA 3.0", _0AD)
+        Source("0ad-data", "speech", f"audio/voice/{people}/*", f"0ad_{people}", _SHARE_ALIKE, _0AD)
         for people in ("greek", "latin", "napatan", "persian")
     ),
-    Source("0ad-data", "noise", "audio/ambient/weather/*", "weather/water", "CC BY-SA 3.0", _0AD),
-    Source("0ad-data", "noise", "audio/ambient/water/*", "weather/water", "CC BY-SA 3.0", _0AD),
-    Source("0ad-data", "noise", "audio/ambient/dayscape/*", "animal", "CC BY-SA 3.0", _0AD),
-    Source("0ad-data", "noise", "audio/ambient/building/*", "sfx/other", "CC BY-SA 3.0", _0AD),
-    Source("0ad-data", "noise", "audio/actor/fauna/*", "animal", "CC BY-SA 3.0", _0AD),
-    Source("0ad-data", "noise", "audio/actor/*", "sfx/other", "CC BY-SA 3.0", _0AD),
-    Source("0ad-data", "noise", "audio/attack/*", "sfx/other", "CC BY-SA 3.0", _0AD),
-    Source("0ad-data", "noise", "audio/resource/*", "sfx/other", "CC BY-SA 3.0", _0AD),
-    Source("0ad-data", "noise", "audio/interface/*", "sfx/other", "CC BY-SA 3.0", _0AD),
-    Source("0ad-data", "noise", "audio/music/*", "music", "CC BY-SA 3.0", _0AD, every=5),
+    Source("0ad-data", "noise", "audio/ambient/weather/*", "weather/water", _SHARE_ALIKE, _0AD),
+    Source("0ad-data", "noise", "audio/ambient/water/*", "weather/water", _SHARE_ALIKE, _0AD),
+    Source("0ad-data", "noise", "audio/ambient/dayscape/*", "animal", _SHARE_ALIKE, _0AD),
+    Source("0ad-data", "noise", "audio/ambient/building/*", "sfx/other", _SHARE_ALIKE, _0AD),
+    Source("0ad-data", "noise", "audio/actor/fauna/*", "animal", _SHARE_ALIKE, _0AD),
+    Source("0ad-data", "noise", "audio/actor/*", "sfx/other", _SHARE_ALIKE, _0AD),
+    Source("0ad-data", "noise", "audio/attack/*", "sfx/other", _SHARE_ALIKE, _0AD),
+    Source("0ad-data", "noise", "audio/resource/*", "sfx/other", _SHARE_ALIKE, _0AD),
+    Source("0ad-data", "noise", "audio/interface/*", "sfx/other", _SHARE_ALIKE, _0AD),
+    Source("0ad-data", "noise", "audio/music/*", "music", _SHARE_ALIKE, _0AD, every=5),
     Source("redeclipse-data", "noise", "*/sounds/ambience/*", "weather/water", "CC BY-SA 3.0, CC BY 3.0 per file"),
     Source("redeclipse-data", "noise", "*/sounds/sfx/*", "sfx/other", "CC BY-SA 3.0 or later"),
     Source("redeclipse-data", "noise", "*/sounds/player/*", "human non-speech", "CC BY-SA 3.0 or later"),
@@ -89,9 +90,9 @@ SOURCES = (
     Source("endless-sky-data", "noise", "*/sounds/*", "machine", "public domain, two files CC BY-SA 3.0"),
     Source("flare-game", "noise", "*/soundfx/environment/*", "weather/water", "CC BY-SA 3.0 or later"),
     Source("flare-game", "noise", "*/soundfx/*", "sfx/other", "CC BY-SA 3.0 or later"),
-    Source("scratch", "noise", "*/Media/Sounds/Animal/*", "animal", "CC BY-SA 3.0"),
-    Source("scratch", "noise", "*/Media/Sounds/Effects/*", "sfx/other", "CC BY-SA 3.0"),
-    Source("scratch", "noise", "*/Media/Sounds/Percussion/*", "sfx/other", "CC BY-SA 3.0"),
+    Source("scratch", "noise", "*/Media/Sounds/Animal/*", "animal", _SHARE_ALIKE),
+    Source("scratch", "noise", "*/Media/Sounds/Effects/*", "sfx/other", _SHARE_ALIKE),
+    Source("scratch", "noise", "*/Media/Sounds/Percussion/*", "sfx/other", _SHARE_ALIKE),
 )
 """What is taken, each file by the first source that asks for it; licences are those that Debian 12 states.
 
