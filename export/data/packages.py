@@ -89,7 +89,10 @@ SOURCES = (
     Source("redeclipse-data", "noise", "*/sounds/weapons/*", "sfx/other", "CC BY-SA 3.0 or later"),
     Source("endless-sky-data", "noise", "*/sounds/*", "machine", "public domain, two files CC BY-SA 3.0"),
     Source("flare-game", "noise", "*/soundfx/environment/*", "weather/water", "CC BY-SA 3.0 or later"),
-    Source("flare-game", "noise", "*/soundfx/*", "sfx/other", "CC BY-SA 3.0 or later"),
+    *(
+        Source("flare-game", "noise", f"*/soundfx/{folder}/*", "sfx/other", "CC BY-SA 3.0 or later")
+        for folder in ("enemies", "inventory", "powers", "steps")
+    ),
     Source("scratch", "noise", "*/Media/Sounds/Animal/*", "animal", _SHARE_ALIKE),
     Source("scratch", "noise", "*/Media/Sounds/Effects/*", "sfx/other", _SHARE_ALIKE),
     Source("scratch", "noise", "*/Media/Sounds/Percussion/*", "sfx/other", _SHARE_ALIKE),
