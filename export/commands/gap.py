@@ -39,7 +39,7 @@ def gap(
     from streamproc.errors import ConfigError
     from streamproc.sidecar import shipped_models
 
-    from ..evaluate.gap import CELLS, HEARD, DrawnMixtures, tables
+    from ..evaluate.gap import CELLS, HEARD, NEW, DrawnMixtures, tables
     from ..evaluate.runner import measure_all
     from ..evaluate.statistics import Results
     from ..evaluate.systems import candidates, peers
@@ -49,14 +49,14 @@ def gap(
     theirs = peers(name for name in against.split(",") if name)
     if not theirs:
         raise ConfigError("--against is empty; without a peer nobody knows which mixtures are hard")
+    talkers_of = {HEARD: tuple(speech), NEW: (val / "speech",)}
+    noises_of = {HEARD: tuple(noise), NEW: (val / "noise",)}
+    try:
+        drawn = {cell: DrawnMixtures(n, talkers_of[cell[0]], noises_of[cell[1]], cache) for cell in CELLS}
+    except FileNotFoundError as error:
+        raise ConfigError(f"{error}; --speech, --noise and --val say where the recordings are") from error
     cells = {}
-    for talkers, noises in CELLS:
-        mixtures = DrawnMixtures(
-            n,
-            tuple(speech) if talkers == HEARD else (val / "speech",),
-            tuple(noise) if noises == HEARD else (val / "noise",),
-            cache,
-        )
+    for (talkers, noises), mixtures in drawn.items():
         outcomes = measure_all([*ours, *theirs], mixtures, False, None, jobs)
         cells[talkers, noises] = Results(
             list(track(outcomes, f"talkers {talkers}, noises {noises}", n, console=console))

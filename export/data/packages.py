@@ -105,11 +105,7 @@ Packages under the GPL are left alone, and so are voices among other sounds: the
 
 def apt_download(package: str, folder: Path) -> None:
     """Fetch a package from the archive that this machine is set up for."""
-    if shutil.which("apt-get") is None:
-        raise RuntimeError("apt-get is not installed; these recordings come from packages of Debian 12")
-    done = subprocess.run(["apt-get", "download", package], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{package} cannot be downloaded (apt-get update first?): {done.stderr.strip()[-300:]}")
+    _run(["apt-get", "download", package], f"download {package} (apt-get update first?)", cwd=folder)
 
 
 def fetch_sounds(
@@ -167,11 +163,9 @@ def fetch_sounds(
 
 def _unpack(package: str, folder: Path, download: Download) -> Path:
     """Download and unpack a package; return its ``usr/share``."""
-    if shutil.which("dpkg-deb") is None:
-        raise RuntimeError("dpkg-deb is not installed; it unpacks the packages of Debian that these recordings are in")
     download(package, folder)
     (file,) = folder.glob("*.deb")
-    subprocess.run(["dpkg-deb", "-x", file.name, "."], cwd=folder, check=True)
+    _run(["dpkg-deb", "-x", file.name, "."], f"unpack {file.name}", cwd=folder)
     return folder / "usr" / "share"
 
 
@@ -240,13 +234,20 @@ def _chosen(source: Source, names: list[str], taken: set[str]) -> list[str]:
 def _read(name: str, data: bytes) -> tuple[Audio, int]:
     """Decode a file to one channel; nothing comes of one that cannot be read, of which every game has a few."""
     if name.endswith(".g722"):
-        if shutil.which("ffmpeg") is None:
-            raise RuntimeError(f"ffmpeg is not installed; it decodes {name}, which is G.722")
         command = ["ffmpeg", "-loglevel", "error", "-f", "g722", "-i", "-", "-f", "f32le", "-ac", "1", "-"]
-        decoded = subprocess.run(command, input=data, capture_output=True, check=True).stdout
-        return np.frombuffer(decoded, np.float32), _G722_RATE
+        return np.frombuffer(_run(command, f"decode {name}", input=data), np.float32), _G722_RATE
     try:
         samples, sample_rate = sf.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except sf.SoundFileError:
         return np.zeros(0, np.float32), 1
     return samples.mean(axis=1), sample_rate
+
+
+def _run(command: list[str], what: str, **options: Any) -> bytes:
+    """Run a program and return what it printed; RuntimeError says what could not be done, and why."""
+    if shutil.which(command[0]) is None:
+        raise RuntimeError(f"{command[0]} is not installed, and without it nothing can {what}; try apt-get install")
+    done = subprocess.run(command, capture_output=True, check=False, **options)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} did not {what}: {done.stderr.decode(errors='replace').strip()[-300:]}")
+    return done.stdout

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..data.cache import open_cache
+from ..data.cache import SoundCache, open_cache
 from ..data.mixing import MixConfig, Mixer
 from ..tables import Table
 from .mixtures import PLAIN_LEVEL_DBFS, SEED, Mixture, MixtureRow
@@ -33,6 +33,11 @@ class DrawnMixtures(Sequence[Mixture]):
         Folders to draw from.
     cache_dir : path
     seed : int
+
+    Raises
+    ------
+    FileNotFoundError
+        If a folder is missing or holds no sound.
     """
 
     n: int
@@ -40,6 +45,9 @@ class DrawnMixtures(Sequence[Mixture]):
     noise: tuple[Path, ...]
     cache_dir: Path
     seed: int = SEED
+
+    def __post_init__(self) -> None:
+        _ = self._caches()  # decoded once, here, and not by every process that draws
 
     def __len__(self) -> int:
         return self.n
@@ -61,8 +69,10 @@ class DrawnMixtures(Sequence[Mixture]):
             p_speech_only=0.0, p_more_noise=0.0, p_synthetic=0.0, p_babble=0.0, p_room=0.0, p_eq=0.0, p_band_limit=0.0,
             p_clip=0.0, p_pause=0.0, p_speed=0.0, p_cold=0.0, p_formants=0.0, p_reverse=0.0, p_noise_room=0.0,
         )  # fmt: skip
-        caches = (open_cache(folders, self.cache_dir, config.sample_rate) for folders in (self.speech, self.noise))
-        return Mixer(*caches, config, self.seed)
+        return Mixer(*self._caches(), config, self.seed)
+
+    def _caches(self) -> tuple[SoundCache, SoundCache]:
+        return open_cache(self.speech, self.cache_dir), open_cache(self.noise, self.cache_dir)
 
 
 def tables(cells: Mapping[tuple[str, str], Results], ours: Sequence[str], peers: Sequence[str]) -> list[Table]:

@@ -65,6 +65,16 @@ def test_without_a_peer_nothing_is_measured(
     assert "--against is empty" in capsys.readouterr().err
 
 
+def test_a_folder_that_is_missing_is_named_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["export", "gap", "--model", "denoise", "--speech", str(tmp_path / "none")])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    assert "none is not a folder" in capsys.readouterr().err
+
+
 def test_the_command_measures_all_four_cells(
     shared_dir: Path, drawn: DrawnMixtures, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

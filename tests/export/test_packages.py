@@ -96,6 +96,19 @@ def test_a_failure_leaves_nothing_behind(archive: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "game", "talk", "x.wav"]
 
 
+def test_a_package_that_cannot_be_unpacked_is_named(archive: Path, tmp_path: Path) -> None:
+    (archive / "talk.deb").write_bytes(b"no package")
+    with pytest.raises(RuntimeError, match=r"dpkg-deb did not unpack talk\.deb: .*"):
+        fetch_sounds(tmp_path / "more", SOURCES, from_folder(archive), lambda _: None)
+    assert not (tmp_path / "more").exists()
+
+
+def test_a_tool_that_is_missing_is_named(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match="dpkg-deb is not installed"):
+        fetch_sounds(tmp_path / "more", SOURCES, from_folder(archive), lambda _: None)
+
+
 def test_a_folder_that_is_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="give another folder"):
         fetch_sounds(tmp_path, SOURCES)
