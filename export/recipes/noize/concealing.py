@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamproc.live import LiveConfig, LiveEngine, Predictor, WienerPredictor
-from streamproc.live.engine import OnMiss
+from streamproc.live.config import OnMiss
 from streamproc.model import FrameModel
 from streamproc.processor import BaseProcessor, Processor
 from streamproc.spec import Block, StreamConfig
