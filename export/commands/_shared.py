@@ -21,6 +21,12 @@ NOISE = [Path("../shared/data/train/noise")]
 
 Target = Annotated[str, typer.Argument(help="A model of this project (denoise), or package.module:callable.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Trained weights; without them the model is untrained.")]
+Models = Annotated[
+    list[str] | None, typer.Option(help="Name or file of a model, as often as needed. [default: all that ship]")
+]
+Checkpoints = Annotated[
+    list[Path] | None, typer.Option(help="Weights from training (runs/NAME/ema.pt); may be given more than once.")
+]
 Io = Annotated[
     Literal["as-is", "waveform"],
     typer.Option(help="waveform puts analysis and synthesis of a spectrum model into the file."),

@@ -10,19 +10,16 @@ from typing import Annotated
 
 import typer
 
+from ._shared import Checkpoints, Models
+
 N_QUICK = 20
 N_VARIED = 120
 TRADEOFF = "tradeoff.png"
 
 
 def evaluate(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Name or file of a model, as often as needed. [default: all that ship]"),
-    ] = None,
-    checkpoint: Annotated[
-        list[Path] | None, typer.Option(help="Weights from training (runs/NAME/ema.pt); may be given more than once.")
-    ] = None,
+    model: Models = None,
+    checkpoint: Checkpoints = None,
     against: Annotated[str, typer.Option(help="Peers, with commas between; empty for none.")] = "gtcrn,ulunas,rnnoise",
     n: Annotated[int, typer.Option("--n", min=2, help="Mixtures.")] = 60,
     varied: Annotated[

@@ -9,17 +9,12 @@ from typing import Annotated
 
 import typer
 
-from ._shared import NOISE, SPEECH
+from ._shared import NOISE, SPEECH, Checkpoints, Models
 
 
 def gap(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Name or file of a model, as often as needed. [default: all that ship]"),
-    ] = None,
-    checkpoint: Annotated[
-        list[Path] | None, typer.Option(help="Weights from training (runs/NAME/ema.pt); may be given more than once.")
-    ] = None,
+    model: Models = None,
+    checkpoint: Checkpoints = None,
     against: Annotated[str, typer.Option(help="Peers to compare with, with commas between.")] = "gtcrn,ulunas",
     speech: Annotated[list[Path], typer.Option(help="Speech of the training; may be given again.")] = SPEECH,
     noise: Annotated[list[Path], typer.Option(help="Noise of the training; may be given again.")] = NOISE,
