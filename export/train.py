@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from .compiling import Compiled
-from .data.mixing import Batch, MixConfig, open_mixer, prefetch
+from .data.mixing import Batch, MixConfig, open_mixer
+from .data.prefetch import prefetch
 from .data.validation import ValidationSet, enhance_all, make_validation_set, measure
 from .losses import LossConfig, denoising_loss
 from .memory import keep_freed_memory

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import queue
-import threading
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +97,13 @@ class MixConfig:
     p_cold: float = 0.3
     cold_s: float = 1.0
     max_speaker_weight_minutes: float = 25.0
+
+    @classmethod
+    def plain(cls, **changes: Any) -> MixConfig:
+        """One recorded noise under an untouched talker: every chance of something else is zero, but for `changes`."""
+        chances = [field.name for field in fields(cls) if field.name.startswith("p_")]
+        chances.remove("p_full_band")  # which says who talks, and not what is done to it
+        return cls(**{**dict.fromkeys(chances, 0.0), **changes})
 
 
 @dataclass(frozen=True)
@@ -351,42 +357,6 @@ def open_mixer(
         synthetic,
         rooms,
     )
-
-
-def prefetch(mixer: Mixer, first: int, n_items: int, depth: int = 3) -> Generator[Batch, None, None]:
-    """Yield batches `first`, `first + 1`, ... made by a thread that stays `depth` ahead.
-
-    A thread is enough: the work is in FFTs and array arithmetic, which release the interpreter.
-    """
-    ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
-    stop = threading.Event()
-
-    def produce() -> None:
-        index = first
-        while not stop.is_set():
-            try:
-                item: Batch | BaseException = mixer.batch(index, n_items)
-            except BaseException as error:  # handed to the consumer, who raises it
-                item = error
-            while not stop.is_set():
-                try:
-                    ready.put(item, timeout=0.2)
-                    break
-                except queue.Full:
-                    continue
-            index += 1
-
-    thread = threading.Thread(target=produce, name="mixer", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _rfft(samples: Audio, n: int) -> npt.NDArray[np.complex64]:

@@ -116,8 +116,8 @@ def fetch_sounds(
 ) -> None:
     """Download packages and write ``out/speech`` and ``out/noise``, each with an ``index.csv``.
 
-    Nothing is installed. Recordings of one folder are joined, with short gaps, into scenes of up to two minutes:
-    training draws a recording by its length, and a single click says little.
+    Nothing is installed. Recordings of one folder are joined, with short gaps, into scenes of two minutes or a little
+    more: training draws a recording by its length, and a single click says little. Of longer ones two minutes are kept.
 
     Parameters
     ----------

@@ -64,11 +64,8 @@ class DrawnMixtures(Sequence[Mixture]):
     @cached_property
     def _mixer(self) -> Mixer:
         """Opened by whoever draws first: memory maps are not sent to other processes."""
-        config = MixConfig(
-            seconds=_SECONDS, snr_db=_SNR_DB, level_db=(PLAIN_LEVEL_DBFS, PLAIN_LEVEL_DBFS), p_noise_only=0.0,
-            p_speech_only=0.0, p_more_noise=0.0, p_synthetic=0.0, p_babble=0.0, p_room=0.0, p_eq=0.0, p_band_limit=0.0,
-            p_clip=0.0, p_pause=0.0, p_speed=0.0, p_cold=0.0, p_formants=0.0, p_reverse=0.0, p_noise_room=0.0,
-        )  # fmt: skip
+        levels = (PLAIN_LEVEL_DBFS, PLAIN_LEVEL_DBFS)
+        config = MixConfig.plain(seconds=_SECONDS, snr_db=_SNR_DB, level_db=levels)
         return Mixer(*self._caches(), config, self.seed)
 
     def _caches(self) -> tuple[SoundCache, SoundCache]:

@@ -14,16 +14,14 @@ import pytest
 import soundfile as sf
 
 from export.data.cache import SoundCache, active_rms, list_clips, open_cache
-from export.data.mixing import MixConfig, Mixer, _play_at, prefetch
+from export.data.mixing import MixConfig, Mixer, _play_at
+from export.data.prefetch import prefetch
 from export.data.rooms import open_rooms
 from export.data.synthetic import KINDS, open_synthetic
 from export.data.validation import make_validation_set, measure
 
 RATE = 48_000
-PLAIN = MixConfig(
-    seconds=0.5, p_noise_only=0, p_speech_only=0, p_more_noise=0, p_synthetic=0, p_babble=0, p_room=0, p_eq=0,
-    p_band_limit=0, p_clip=0, p_pause=0, p_speed=0, p_cold=0, p_formants=0, p_reverse=0, p_noise_room=0,
-)  # fmt: skip
+PLAIN = MixConfig.plain(seconds=0.5)
 """One recorded noise under untouched speech: what is drawn can be checked."""
 
 
