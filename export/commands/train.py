@@ -29,6 +29,7 @@ def train(
         typer.Option(help="What recurs: gated layers, or state-frequency memories of fixed or adaptive frequencies."),
     ] = "gru",
     model_config: Annotated[str, typer.Option(help="Fields of the model's configuration to change, as JSON.")] = "{}",
+    loss: Annotated[str, typer.Option(help="Fields of the loss to change, as JSON.")] = "{}",
     start: Annotated[
         Path | None, typer.Option(help="Checkpoint to begin from; what it lacks starts silent.", dir_okay=False)
     ] = None,
@@ -50,6 +51,7 @@ def train(
 ) -> None:
     """Train a denoiser; stop with Ctrl-C and go on with the same command."""
     from ..data.mixing import MixConfig
+    from ..losses import LossConfig
     from ..models import DENOISERS
     from ..train import TrainConfig, fresh_seed
     from ..train import train as run_training
@@ -62,10 +64,11 @@ def train(
             rooms=str(rooms) if rooms.is_dir() else "", val_speech=str(val_speech) if val_speech.is_dir() else "",
             val_noise=str(val_noise), cache_dir=str(cache), runs_dir=str(runs),
             model_config={**asdict(DENOISERS[model]), "core": core, **json.loads(model_config)},
-            start=str(start or ""), teacher=str(teacher or ""), mix=MixConfig(seconds=seconds), batch=batch, lr=lr,
-            ema=ema, seed=fresh_seed(start) if seed is None else seed, workers=workers, device=device,
+            start=str(start or ""), teacher=str(teacher or ""), mix=MixConfig(seconds=seconds),
+            loss=LossConfig(**json.loads(loss)), batch=batch, lr=lr, ema=ema,
+            seed=fresh_seed(start) if seed is None else seed, workers=workers, device=device,
         )  # fmt: skip
         run_training(config, resume=not fresh, report=lambda line: typer.echo(line))
-    except (ValueError, FileNotFoundError) as error:
+    except (TypeError, ValueError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error

@@ -16,7 +16,8 @@ import torch
 
 from .cache import SoundCache, open_cache
 from .rooms import RoomPool, open_rooms
-from .synthetic import open_synthetic
+from .synthetic import open_synthetic, slow_modulation
+from .textures import cross_fade, imprint
 from .voices import shift_formants
 
 Audio = npt.NDArray[np.float32]
@@ -59,6 +60,11 @@ class MixConfig:
         Range of the factor by which, drawn evenly in its logarithm.
     p_reverse, p_noise_room : float
         Chance that a recorded noise runs backwards, and that the noise is in a room, another one than the speech's.
+    p_imprint : float
+        Chance that a recorded noise sounds in the average spectrum of another one (`export.data.textures`): as many
+        new noises as there are pairs.
+    p_swell, p_change : float
+        Chance that a noise swells and fades, and that it gives way to another one somewhere in the item.
     p_cold : float
         Chance that a batch is cut into pieces of `cold_s`, each of which starts cold.
     cold_s : float
@@ -94,6 +100,9 @@ class MixConfig:
     formants: tuple[float, float] = (0.87, 1.15)
     p_reverse: float = 0.25
     p_noise_room: float = 0.25
+    p_imprint: float = 0.3
+    p_swell: float = 0.2
+    p_change: float = 0.15
     p_cold: float = 0.3
     cold_s: float = 1.0
     max_speaker_weight_minutes: float = 25.0
@@ -252,10 +261,16 @@ class Mixer:
             if rng.random() >= cfg.p_more_noise:
                 break
             total += self._draw_one_noise(rng) * np.float32(10 ** (rng.uniform(-12.0, 3.0) / 20))
+        if rng.random() < cfg.p_change:
+            change = self._draw_one_noise(rng) * np.float32(10 ** (rng.uniform(-6.0, 6.0) / 20))
+            total = cross_fade(total, change, rng.uniform(0.15, 0.85), rng.uniform(0.02, 0.5), cfg.sample_rate)
+        if rng.random() < cfg.p_swell:
+            rate_hz, depth_db = np.exp(rng.uniform(np.log(0.3), np.log(4.0))), rng.uniform(3.0, 14.0)
+            total *= slow_modulation(rng, self.frames, cfg.sample_rate, rate_hz, depth_db).astype(np.float32)
         return total
 
     def _draw_one_noise(self, rng: np.random.Generator) -> Audio:
-        """One noise at RMS 0.05: synthetic, other talkers, or a recording repeated until it is long enough."""
+        """One noise at RMS 0.05: synthetic, other talkers, or a recording."""
         kind = rng.random()
         if self.synthetic is not None and kind < self.config.p_synthetic:
             row = self.synthetic[rng.integers(len(self.synthetic))]
@@ -267,16 +282,22 @@ class Mixer:
             for _ in range(rng.integers(2, 7)):
                 out += self._draw_speech(rng)[0] * np.float32(10 ** (rng.uniform(-8.0, 0.0) / 20))
         else:
-            clip = int(rng.choice(len(self.noise), p=self._noise_weight))
-            speed = _draw_factor(rng, self.config.p_speed, self.config.noise_speed)
-            frames = math.ceil(self.frames * speed)
-            offset = int(rng.integers(0, max(1, int(self.noise.length[clip]) - frames + 1)))
-            out = self.noise.read(clip, offset, frames)
-            while len(out) < frames:
-                out = np.concatenate([out, self.noise.read(clip, 0, frames - len(out))])
-            out = _play_at(out, speed, self.frames)
-            out = out[::-1] if rng.random() < self.config.p_reverse else out
+            out = self._draw_recording(rng)
+            if rng.random() < self.config.p_imprint:
+                out = imprint(out, self._draw_recording(rng), self.config.sample_rate)
         return out * np.float32(0.05 / np.sqrt(np.mean(out**2, dtype=np.float64) + 1e-12))
+
+    def _draw_recording(self, rng: np.random.Generator) -> Audio:
+        """Draw a recorded noise at some speed and in some direction, repeated until it is long enough."""
+        clip = int(rng.choice(len(self.noise), p=self._noise_weight))
+        speed = _draw_factor(rng, self.config.p_speed, self.config.noise_speed)
+        frames = math.ceil(self.frames * speed)
+        offset = int(rng.integers(0, max(1, int(self.noise.length[clip]) - frames + 1)))
+        out = self.noise.read(clip, offset, frames)
+        while len(out) < frames:
+            out = np.concatenate([out, self.noise.read(clip, 0, frames - len(out))])
+        out = _play_at(out, speed, self.frames)
+        return out[::-1] if rng.random() < self.config.p_reverse else out
 
     def _colour(
         self, rng: np.random.Generator, speech: Audio, noise: Audio, bandwidth: npt.NDArray[np.float32]
@@ -347,7 +368,7 @@ def open_mixer(
 ) -> Mixer:
     """Return a mixer over folders of speech and of noise, building whatever of the cache is missing."""
     config = config or MixConfig()
-    synthetic = open_synthetic(cache_dir, config.sample_rate, n_synthetic) if n_synthetic else None
+    synthetic = open_synthetic(cache_dir, config.sample_rate, n_synthetic, seed=seed) if n_synthetic else None
     rooms = open_rooms(cache_dir, config.sample_rate, n_rooms, measured_rooms) if n_rooms or measured_rooms else None
     return Mixer(
         open_cache(speech, cache_dir, config.sample_rate),

@@ -285,3 +285,17 @@ def test_a_cold_batch_is_the_same_sound_in_pieces(caches: tuple[SoundCache, Soun
     np.testing.assert_array_equal(cut.bandwidth_hz, np.repeat(whole.bandwidth_hz, 4))
     np.testing.assert_array_equal(cut.snr_db, np.repeat(whole.snr_db, 4))
     assert (cut.has_speech | (np.square(cut.clean).mean(axis=1) < 0.01 * np.square(whole.clean).mean())).all()
+
+
+@pytest.mark.parametrize("chance", ["p_swell", "p_change"])
+def test_noises_that_swell_or_give_way_do_not_stay_as_loud_as_they_are(
+    caches: tuple[SoundCache, SoundCache], chance: str
+) -> None:
+    def steadiness_db(config: MixConfig) -> float:
+        batch = Mixer(*caches, config, seed=3).batch(0, 8)
+        levels_db = 20 * np.log10(np.sqrt(np.square(batch.noisy).reshape(8, 10, -1).mean(-1)))
+        return float((levels_db.max(axis=1) - levels_db.min(axis=1)).max())
+
+    noise_only = replace(PLAIN, p_noise_only=1.0)
+    assert steadiness_db(noise_only) < 1.0
+    assert steadiness_db(replace(noise_only, **{chance: 1.0})) > 3.0
