@@ -12,6 +12,8 @@ from .spec import Block
 _MAX_MAGNITUDE = 1e6
 """Input above this (120 dB over full scale) is not sound; it is treated like a sample that is not finite."""
 
+_MAX_ENERGY = _MAX_MAGNITUDE**2
+
 
 def all_finite(block: Block) -> bool:
     """Whether no sample is infinite or NaN: their energy is finite, one dot product instead of a test per sample."""
@@ -36,12 +38,14 @@ class Guard:
 
     def clean(self, x: Block) -> Block:
         """Return `x`, or a copy with silence in the place of bad samples (valid until the next call)."""
-        if isfinite(vdot(x, x)):
+        if vdot(x, x) <= _MAX_ENERGY:  # then no sample is larger; NaN fails every comparison
             return x
         clean = self._clean[:, : x.shape[1]]
         np.copyto(clean, x)
         with np.errstate(invalid="ignore"):
             bad = ~(np.abs(clean) <= _MAX_MAGNITUDE)
+        if not bad.any():
+            return x
         clean[bad] = 0.0
         self.silenced += int(bad.sum())
         return clean

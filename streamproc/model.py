@@ -171,7 +171,8 @@ class SpectrumFrames(_ModelFrames):
     channel_mode : {"independent", "linked"}
         ``linked`` applies one complex gain per bin to all channels, so that a stereo image does not move. Of all common
         gains it takes the one nearest in the least-squares sense to what the model did to each channel,
-        ``sum(Y conj(X)) / sum(|X|^2)`` over channels; with one channel that is the model's own output.
+        ``sum(Y conj(X)) / sum(|X|^2)`` over channels, where X is the frame that Y answers, ``lookahead`` frames before
+        the newest; with one channel that is the model's own output.
     """
 
     def __init__(self, model: FrameModel, channel_mode: ChannelMode = "independent") -> None:
@@ -187,6 +188,8 @@ class SpectrumFrames(_ModelFrames):
         self._spectrum = self._frame.view(np.complex64)[..., 0]
         self._processed = self._result.view(np.complex64)[..., 0]
         self._link = self.channel_mode == "linked" and config.n_channels > 1
+        self._recent = np.zeros((spec.lookahead + 1, *self._spectrum.shape), np.complex64)
+        self._newest = 0
         self._product = np.zeros_like(self._spectrum)
         self._cross = np.zeros(spec.n_bins, np.complex64)
         self._power = np.zeros(spec.n_bins, np.float32)
@@ -196,11 +199,18 @@ class SpectrumFrames(_ModelFrames):
         self._stft.analyse(x, self._spectrum)
         self._step()
         if self._link:
-            self._apply_common_gain()
+            self._apply_common_gain(self._answered())
         self._stft.synthesise(self._processed, out)
 
-    def _apply_common_gain(self) -> None:
-        spectrum, processed, product = self._spectrum, self._processed, self._product
+    def _answered(self) -> npt.NDArray[np.complex64]:
+        """Return the spectrum that the model's output describes: with a lookahead an earlier one than the newest."""
+        np.copyto(self._recent[self._newest], self._spectrum)
+        self._newest = (self._newest + 1) % len(self._recent)
+        answered: npt.NDArray[np.complex64] = self._recent[self._newest]
+        return answered
+
+    def _apply_common_gain(self, spectrum: npt.NDArray[np.complex64]) -> None:
+        processed, product = self._processed, self._product
         np.conjugate(spectrum, out=product)
         np.multiply(processed, product, out=processed)
         np.add.reduce(processed, axis=0, out=self._cross)
@@ -215,3 +225,4 @@ class SpectrumFrames(_ModelFrames):
         """Return to silence and the initial state."""
         super().reset()
         self._stft.reset()
+        self._recent.fill(0.0)

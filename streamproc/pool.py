@@ -78,7 +78,7 @@ class StreamPool:
         self._state, self._next_state = model.init_state(max_streams), model.init_state(max_streams)
         self._hops: Block = np.zeros((max_streams, spec.hop), np.float32)
         self._steps = [self._bind(n) for n in range(1, max_streams + 1)]
-        self._guard = Guard(1, max_block)
+        self._guard = Guard(1, max_block + spec.hop)
         self._room = 2 * (max_block + spec.hop)
         self._delay = reblock_delay(spec.hop, fixed_block)
         self._streams: dict[int, PooledStream] = {}
@@ -134,9 +134,11 @@ class StreamPool:
         return stream
 
     def close(self, stream: PooledStream) -> None:
-        """Give the room of a stream back. What it has not pulled is lost."""
-        if self._streams.pop(stream.row, None) is not None:
+        """End a stream and give its room back. What it has not pulled is lost. A second time does nothing."""
+        if self._streams.get(stream.row) is stream:
+            del self._streams[stream.row]
             self._free.append(stream.row)
+            stream.end()
 
     def rewind(self, stream: PooledStream) -> None:
         """Return a stream to silence and the model's initial state."""
@@ -290,9 +292,7 @@ class PooledStream:
 
     def close(self) -> None:
         """Leave the pool. A second time does nothing."""
-        if self._open:
-            self._open = False
-            self._pool.close(self)
+        self._pool.close(self)
 
     def __enter__(self) -> PooledStream:
         return self
@@ -307,6 +307,10 @@ class PooledStream:
             raise ConfigError("this stream was closed; open a new one")
 
     # --- for the pool -----------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Take nothing more. Thread: the pool's."""
+        self._open = False
 
     def clear(self, delay: int) -> None:
         """Begin with nothing pushed, and `delay` silent frames ready. Thread: the pool's."""

@@ -140,9 +140,9 @@ class OnnxModel(FrameModel):
         runs = [
             self._bind_one(
                 frame[channel].reshape(self._frame_layout),
-                tuple(array[channel] for array in state),
+                tuple(array[channel, ...] for array in state),
                 out[channel].reshape(self._frame_layout),
-                tuple(array[channel] for array in next_state),
+                tuple(array[channel, ...] for array in next_state),
             )
             for channel in range(frame.shape[0])
         ]

@@ -51,7 +51,7 @@ class TorchScriptModel(FrameModel):
 
         def bound() -> None:
             with torch.inference_mode():
-                for result, value in zip(results, module(*inputs), strict=True):
+                for result, value in zip(results, _as_tuple(module(*inputs)), strict=True):
                     result.copy_(value)
 
         return bound
@@ -103,13 +103,12 @@ def _check_one_step(module: torch.jit.ScriptModule, metadata: Metadata, path: Pa
     listing = ", ".join(f"{tensor.name} ({tensor})" for tensor in inputs)
     try:
         with torch.inference_mode():
-            results = module(*values)
+            results = _as_tuple(module(*values))
     except (RuntimeError, TypeError) as error:
         reason = str(error).strip().splitlines()[-1][:200]
         raise ModelFileError(
             f"{path}: one step on the inputs of the metadata, {listing}, fails ({reason}); export the model again"
         ) from error
-    results = results if isinstance(results, tuple) else (results,)
     if len(results) != len(promised):
         raise ModelFileError(
             f"{path}: one step gives {len(results)} tensors, the metadata promises {len(promised)} "
@@ -120,6 +119,11 @@ def _check_one_step(module: torch.jit.ScriptModule, metadata: Metadata, path: Pa
         for tensor, result in zip(promised, results, strict=True)
     ]
     check_tensors("output", promised, found, str(path))
+
+
+def _as_tuple(results: Any) -> tuple[torch.Tensor, ...]:
+    """Return what a module returned as a tuple: one without states may return its frame alone."""
+    return results if isinstance(results, tuple) else (results,)
 
 
 def _with_channels(tensor: Tensor, n_channels: int) -> tuple[Any, ...]:

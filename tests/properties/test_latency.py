@@ -44,10 +44,12 @@ ARRANGEMENTS = (
     ("waveform, looks ahead", "independent", 1),
     ("spectrum, looks ahead", "mono", 1),
     ("spectrum, looks ahead", "independent", 2),
+    ("spectrum, looks ahead", "linked", 2),
     ("waveform", "mono", 1),
+    ("waveform, looks ahead", "independent", 2),
 )
-# Every block at every pair of rates. Seven arrangements take turns: as 7 divides none of the other counts, each of them
-# meets every block and every rate.
+# Every block at every pair of rates. Nine arrangements take turns: as 9 shares no factor with the other counts, each of
+# them meets every block and every rate.
 CASES = [
     (block, host_rate, model_rate, *arrangement)
     for (block, host_rate, model_rate), arrangement in zip(

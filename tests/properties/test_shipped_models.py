@@ -119,7 +119,9 @@ def test_narrow_sound_is_cleaned_too(name: str, rate: int) -> None:
 @denoisers
 @pytest.mark.parametrize("mode", ["linked", "independent"])
 def test_stereo_is_cleaned_however_its_channels_share_the_model(name: str, mode: str) -> None:
-    noisy, clean = (np.concatenate([clip(kind), 0.5 * clip(kind)]) for kind in ("noisy", "clean"))
+    noisy, clean = (
+        np.concatenate([clip(kind), 0.5 * np.roll(clip(kind), 20_000, axis=1)]) for kind in ("noisy", "clean")
+    )
     out = denoised(noisy, streamproc.load(name, mode))
     for channel in range(2):
         assert si_sdr_db(out[channel], clean[channel]) > si_sdr_db(noisy[channel], clean[channel]) + 1.5

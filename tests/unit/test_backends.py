@@ -280,6 +280,50 @@ def test_a_script_that_breaks_its_metadata(tmp_path: Path, changes: dict[str, An
     refuses(write_script(tmp_path / "a.ts", text=dump_metadata(with_spec(**changes))), message)
 
 
+# --- shapes at the edge of the contract -----------------------------------------------------------------------------
+
+
+class HalfModule(torch.nn.Module):
+    """A model without states, which returns its frame alone."""
+
+    def forward(self, audio: Any) -> Any:
+        return 0.5 * audio
+
+
+@pytest.mark.parametrize("n_channels", [1, 2])
+def test_a_script_without_states_may_return_its_frame_alone(tmp_path: Path, n_channels: int) -> None:
+    traced = torch.jit.trace(HalfModule(), torch.zeros(1, HOP))
+    text = dump_metadata(with_spec(states=(), controls=()))
+    torch.jit.save(traced, str(tmp_path / "half.ts"), _extra_files={EXTRA_FILE: text})
+    model = load_model(tmp_path / "half.ts")
+    frame, out = noise(n_channels, HOP), np.zeros((n_channels, HOP), np.float32)
+    model.step(frame, (), out, ())
+    np.testing.assert_array_equal(out, 0.5 * frame)
+
+
+def test_a_graph_for_one_channel_may_carry_a_single_number(tmp_path: Path) -> None:
+    nodes = [
+        onnx.helper.make_node("Add", ["audio", "level"], ["audio_out"]),
+        onnx.helper.make_node("Add", ["level", "level"], ["level_out"]),
+    ]
+    frame, number = [HOP], []
+
+    def values(suffix: str) -> list[onnx.ValueInfoProto]:
+        shapes = {"audio": frame, "level": number}
+        return [onnx.helper.make_tensor_value_info(name + suffix, 1, shape) for name, shape in shapes.items()]
+
+    graph = onnx.helper.make_graph(nodes, "one", values(""), values("_out"))
+    graph_model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    spec = with_spec(states=(StateSpec("level", (), init=1.0),), controls=(), channels=1)
+    model = load_model(write_model(tmp_path / "a.onnx", graph_model, spec))
+    processor = WaveformFrames(model)
+    processor.prepare(StreamConfig(16_000, 2, fixed_block=HOP))
+    out = np.zeros((2, HOP), np.float32)
+    for level in (1.0, 2.0):
+        processor.process(np.zeros((2, HOP), np.float32), out)
+        np.testing.assert_array_equal(out, level)
+
+
 # --- backends that are missing --------------------------------------------------------------------------------------
 
 

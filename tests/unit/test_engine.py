@@ -41,6 +41,23 @@ def test_bad_samples_become_silence_and_are_counted() -> None:
     assert engine.snapshot().silenced_samples == 4
 
 
+@pytest.mark.parametrize("block", [16, 64])
+def test_what_is_too_loud_to_be_sound_is_silenced_whatever_block_it_comes_in(block: int) -> None:
+    engine = Engine(Passthrough(), 48_000)
+    x = np.full((1, 64), 0.5, np.float32)
+    x[0, [10, 40]] = 1e9, np.nan
+    out = np.concatenate([engine.process(x[:, at : at + block]) for at in range(0, 64, block)], axis=1)
+    assert np.flatnonzero(out[0] == 0.0).tolist() == [10, 40]
+    assert engine.snapshot().silenced_samples == 2
+
+
+def test_many_loud_samples_are_still_sound() -> None:
+    engine = Engine(Passthrough(), 48_000)
+    engine.process(np.full((1, 512), 9e5, np.float32))
+    snapshot = engine.snapshot()
+    assert (snapshot.silenced_samples, snapshot.clamped_samples) == (0, 512)
+
+
 def test_output_is_clamped_and_counted() -> None:
     engine = Engine(Passthrough(), 48_000)
     out = engine.process(np.array([[1.5, -2.0, 0.25, 1.0]], np.float32))

@@ -182,6 +182,29 @@ def test_streams_are_finite_in_number_and_can_be_closed() -> None:
     assert pool.process({two: np.zeros(40, np.float32), three: np.zeros(0, np.float32)})[three].shape == (0,)
 
 
+def test_a_stream_that_the_pool_closed_is_closed_and_cannot_end_its_successor() -> None:
+    pool = StreamPool(MODELS["waveform"](), 1)
+    first = pool.open()
+    pool.close(first)
+    second = pool.open()
+    with pytest.raises(ConfigError, match="closed"):
+        first.push(np.zeros(1, np.float32))
+    first.close()
+    pool.close(first)
+    assert pool.n_streams == 1
+    assert pool.process({second: np.zeros(40, np.float32)})[second].shape == (40,)
+
+
+def test_a_bad_sample_fits_wherever_a_good_one_does() -> None:
+    pool = StreamPool(MODELS["waveform"](), 1, max_block=100)
+    stream = pool.open()
+    stream.pull(stream.n_ready)
+    longest = np.zeros(100 + pool.model.spec.hop, np.float32)
+    longest[-1] = np.nan
+    stream.push(longest)
+    assert stream.n_waiting == longest.size
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
