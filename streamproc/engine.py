@@ -36,7 +36,7 @@ class Engine:
     Examples
     --------
     >>> engine = streamproc.Engine(streamproc.load("denoise"), sample_rate=48000)
-    >>> while block := microphone.read():  # float32 [1, n], any n
+    >>> while (block := microphone.read()).size:  # float32 [1, n], any n
     ...     speaker.write(engine.process(block))
     """
 

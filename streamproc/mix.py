@@ -86,7 +86,10 @@ class Mix(Wrapper):
         """``mix``, ``attenuation_limit``, ``bypass`` and the parameters of `inner`."""
         own = {value.parameter.name: value for value in (self._mix, self._limit_db, self._bypass)}
         inner = super().parameters
-        return own | {f"inner.{name}" if name in own else name: value for name, value in inner.items()}
+        # A name that one of the wrappers inside has prefixed already gets one prefix more.
+        return own | {
+            f"inner.{name}" if name.rpartition("inner.")[2] in own else name: value for name, value in inner.items()
+        }
 
     def process(self, x: Block, out: Block) -> None:
         """Process one block."""

@@ -206,6 +206,7 @@ class LiveEngine:
         worker, overload = self._worker, self._overload
         self._failure = self.failure
         if not self._running:
+            worker.resting = True  # `stop` said so already, but a callback that was under way may have begun anew
             return
         wanted = self._restarts_wanted
         if wanted != self._restarts_done:

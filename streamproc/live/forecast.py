@@ -11,6 +11,7 @@ from time import perf_counter_ns
 import numpy as np
 
 from ..dsp.units import samples
+from ..guard import all_finite
 from ..spec import Block
 from ..stats import Histogram
 from .predictor import Predictor
@@ -70,15 +71,21 @@ class Forecaster:
         self._predictor.hear(y)
 
     def renew(self, number: int) -> None:
-        """Write how the sound goes on from this sample, unless the last forecast is recent. Thread: worker."""
+        """Write how the sound goes on from this sample, unless the last forecast is recent. Thread: worker.
+
+        A forecast that is not finite is not passed on, and the predictor forgets what led to it.
+        """
         if number < self._renew_at:
             return
         started_ns = perf_counter_ns()
         slot = (self.count + 1) % _N_SLOTS
         self._predictor.predict(self.slots[slot])
+        self._renew_at = number + self._renew
+        if not all_finite(self.slots[slot]):
+            self._predictor.reset()
+            return
         self.starts[slot] = number
         self.count += 1
-        self._renew_at = number + self._renew
         self.times.record(perf_counter_ns() - started_ns)
 
 

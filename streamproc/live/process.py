@@ -319,6 +319,8 @@ class LiveProcess:
             self._past.outage_s += time.monotonic() - self._outage.since
         self._outage = None
         self._status = status
+        for name, value in self._wishes.items():  # what was asked for while the devices opened; the rest it has already
+            self._send(name, value)
         # From now on by name, so that no other device takes their place.
         self._settings = replace(self._settings, input=status.source.label, output=status.sink.label)
         return status
@@ -359,8 +361,12 @@ class LiveProcess:
 
     def _wish(self, name: str, value: Any) -> None:
         self._wishes[name] = value
-        if self._connection is not None and self._outage is None:
-            # If it has ended, the next `poll` finds out, and the next session gets the wish.
+        if self._outage is None:
+            self._send(name, value)
+
+    def _send(self, name: str, value: Any) -> None:
+        """Tell the other process. If it has ended, the next `poll` finds out, and the next session gets the wish."""
+        if self._connection is not None:
             with suppress(OSError):
                 self._connection.send((name, value))
 

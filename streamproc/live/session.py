@@ -142,6 +142,7 @@ class LiveSession:
         self._recorder: Recorder | None = None
         self._notes: list[str] = []
         self._playing = False
+        self._known_blocks: list[int] = []
 
     # --- from silence to sound --------------------------------------------------------------------------------------
 
@@ -203,6 +204,7 @@ class LiveSession:
         settings, playback = self.settings, self._streams[-1]
         for door, device in zip(self._doors, (self._source, self._sink), strict=False):
             door.promised = door.largest if device.host_api == JACK else settings.block or None
+        self._known_blocks = [door.largest for door in self._doors]
         self.sample_rate = playback.sample_rate
         self._block = self._doors[-1].promised
         config = LiveConfig(
@@ -296,14 +298,17 @@ class LiveSession:
         Raises
         ------
         DeviceLost
-            If a device has gone, or does not keep to its block size.
+            If a device has gone, or does not keep to its block size, or if processing came too late too often and the
+            blocks are longer than those that the session was made for: its queue was too short for them.
         EngineError
             If the processor raised.
         """
         self.engine.raise_if_failed()
-        for stream, door in zip(self._streams, self._doors, strict=True):
+        for stream, door, known in zip(self._streams, self._doors, self._known_blocks, strict=True):
             if door.broken_promise:
                 raise DeviceLost(f"the server changed its block to {door.broken_promise} frames")
+            if door.largest > known and self.engine.snapshot().bypass == "overload":
+                raise DeviceLost(f"the blocks have grown from {known} to {door.largest} frames")
             if not stream.active or door.silent_s() > SILENT_S:
                 device = self._source if len(self._doors) == 1 or not door.has_output else self._sink
                 raise DeviceLost(f"{device} has gone")

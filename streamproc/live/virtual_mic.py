@@ -47,7 +47,7 @@ def real_microphone() -> str:
 
 
 def create(n_channels: int = 1) -> bool:
-    """Make the virtual microphone, or take over one that a crash left behind.
+    """Make the virtual microphone, or take over one of as many channels that a crash left behind.
 
     Parameters
     ----------
@@ -70,7 +70,8 @@ def create(n_channels: int = 1) -> bool:
             raise DeviceError(
                 f"the virtual microphone {SOURCE!r} is in use by {user}: only one can play into it; end that one first"
             )
-        if sorted(module.name for module in found) == ["module-null-sink", "module-remap-source"]:
+        whole = sorted(module.name for module in found) == ["module-null-sink", "module-remap-source"]
+        if whole and all(f"channels={n_channels}" in module.arguments.split() for module in found):
             return True
         remove()
     # In float, so that nothing is rounded on the way; PulseAudio's own default is 16 bits.

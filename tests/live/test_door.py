@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from streamproc.errors import DeviceLost
+from streamproc.live import LiveConfig, LiveEngine
 from streamproc.live.door import Door
+from streamproc.live.session import LiveSession
+from streamproc.processor import Passthrough
 
 
 def ones(indata: np.ndarray, outdata: np.ndarray, frames: int, *_: object) -> None:
@@ -70,3 +75,19 @@ def test_silence_of_the_device_is_timed() -> None:
     assert door.silent_s() >= 0.02
     knock(door, 8)
     assert door.silent_s() == 0.0
+
+
+def test_a_session_begins_anew_when_longer_blocks_than_it_knew_keep_coming_too_late() -> None:
+    door, engine = Door(has_output=True), LiveEngine(Passthrough(), LiveConfig(8000, max_block=64, burst_ms=100.0))
+    session = LiveSession(Passthrough())
+    session.engine, session._doors, session._known_blocks = engine, [door], [64]
+    session._streams = [SimpleNamespace(active=True)]  # type: ignore[list-item]
+    engine.start(own_thread=False)
+    door.open(engine.callback)
+    knock(door, 128)
+    session.check()  # one late block is no reason
+    for _ in range(20):
+        knock(door, 128)
+    assert engine.snapshot().bypass == "overload"
+    with pytest.raises(DeviceLost, match="grown from 64 to 128 frames"):
+        session.check()

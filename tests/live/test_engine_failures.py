@@ -324,3 +324,23 @@ def test_statistics_can_be_cleared_and_hold_no_sound() -> None:
     np.testing.assert_array_equal(heard[:, 8 * BLOCK :], -shifted(x, BLOCK)[:, 8 * BLOCK :])
     snapshot = engine.snapshot()
     assert snapshot.missed_samples == snapshot.late_samples + snapshot.owed_samples
+
+
+@pytest.mark.parametrize("mode", ["worker", "inline"])
+def test_a_callback_that_was_under_way_cannot_undo_a_stop(mode: Mode) -> None:
+    class Counted(Invert):
+        calls = 0
+
+        def process(self, x: Block, out: Block) -> None:
+            self.calls += 1
+            super().process(x, out)
+
+    processor = Counted()
+    engine, stream = running(processor, mode)
+    stream.run(noise(1, 4 * BLOCK), BLOCK, between=lambda _: engine.work())
+    engine.stop()
+    engine._worker.begin(4 * BLOCK)  # what a callback does that found the engine running, a moment after `stop`
+    stream.run(noise(1, BLOCK), BLOCK)
+    before = processor.calls
+    stream.run(noise(1, 4 * BLOCK), BLOCK, between=lambda _: engine.work())
+    assert processor.calls == before

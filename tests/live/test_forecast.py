@@ -256,6 +256,21 @@ def test_sound_that_waits_comes_before_forecasts() -> None:
     assert predictor.forecasts == 1
 
 
+def test_a_forecast_that_is_not_finite_is_never_heard() -> None:
+    class Unstable(Ramp):
+        def predict(self, out: Block) -> None:
+            super().predict(out)
+            out[:, 3] = np.nan
+
+    engine = engine_with(Unstable())
+    stream = FakeStream(engine.callback, RATE)
+    x = noise(1, 60 * BLOCK)
+    y = stream.run(x, BLOCK, between=lambda index: index % 7 and engine.work())
+    assert engine.snapshot().misses > 3
+    assert np.isfinite(y).all()
+    assert np.isfinite(engine.snapshot().output_dbfs)
+
+
 def test_a_forecast_that_was_overwritten_while_it_was_copied_is_not_heard() -> None:
     forecaster = Forecaster(Ramp(), RATE, 1, BLOCK)
     continuation = Continuation(forecaster, RATE, 1, BLOCK)

@@ -302,6 +302,18 @@ def test_a_changed_period_begins_a_new_session(jack_server: JackServer) -> None:
         changer.close()
 
 
+def test_what_is_asked_for_while_a_session_begins_anew_is_not_lost(jack_server: JackServer) -> None:
+    with running(processors.inverter, SessionSettings()) as live:
+        assert live.process_id is not None
+        os.kill(live.process_id, signal.SIGKILL)
+        wait_for(lambda: outage_of(live), 10.0, "the outage to be noticed")
+        wait_for(lambda: live.process_id is not None or (live.poll() and False), 10.0, "an attempt to begin anew")
+        assert live.outage is not None, "the new process has not answered yet"
+        live.set_bypass(True)
+        wait_for(lambda: status_of(live), 20.0, "the session to begin anew")
+        wait_for(lambda: (now := status_of(live)) and now.bypass, 5.0, "dry sound")
+
+
 def test_an_audio_process_that_hangs_is_replaced(jack_server: JackServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "REPLY_TIMEOUT_S", 0.5)
     with running(processors.inverter, SessionSettings()) as live:

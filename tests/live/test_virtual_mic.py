@@ -65,6 +65,13 @@ def test_half_of_one_is_replaced(pulse_server: PulseServer) -> None:
     assert len(ours(pulse_server)) == 2
 
 
+def test_one_of_other_channels_is_replaced(pulse_server: PulseServer) -> None:
+    assert virtual_mic.create() is False
+    assert virtual_mic.create(2) is False
+    assert all("channels=2" in module for module in ours(pulse_server))
+    assert virtual_mic.create(2) is True
+
+
 def test_it_is_never_its_own_microphone(pulse_server: PulseServer) -> None:
     virtual_mic.create()
     pulse_server.pactl("set-default-source", virtual_mic.SOURCE)
