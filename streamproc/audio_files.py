@@ -8,6 +8,7 @@ for what is finer, and 16 bits for sources that have no sample type of their own
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,17 @@ _NEAREST = {"PCM_S8": "PCM_U8", "PCM_U8": "PCM_S8", "PCM_32": "PCM_24", "FLOAT":
 _NO_TYPE_OF_ITS_OWN = "PCM_16"
 _SYSTEM_ERROR = 2
 """What libsndfile says for whatever the operating system said."""
+_SAMPLE_BYTES = {subtype: bits // 8 for subtype, bits in _PCM_BITS.items()}
+_SAMPLE_BYTES |= {"ULAW": 1, "ALAW": 1, "FLOAT": 4, "DOUBLE": 8}
+_STATED_SIZE = re.compile(r"^\s*(?:data|SSND|Data [Ss]ize)\s*:\s*(\d+)", re.MULTILINE)
+"""Where libsndfile's log of a file has the bytes of sound that the header of a WAV, AIFF, W64 or AU states."""
+_SIZE_OVERHEAD = {"AIFF": 8, "W64": 24}
+"""Bytes of it that are no sound."""
+_UNKNOWN_SIZE = 0x7FFF0000
+"""From here on a 32-bit size says that the writer did not know: it wrote into a pipe."""
+_UNKNOWN_LENGTH = 2**62
+"""From here on libsndfile's number of frames says the same of a FLAC."""
+_COUNTING_FRAMES = 65_536
 _WAV_LIMIT = (1 << 32) - (1 << 20)
 """Bytes of sound that a WAV file holds, with room for its header and tags: sizes are 32-bit numbers."""
 
@@ -113,6 +125,36 @@ class AudioInfo:
         return self.n_frames / self.sample_rate
 
 
+class _OfUnknownLength(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that soundfile must not move in: it would, to behind the end, and fail."""
+
+    def seekable(self) -> bool:
+        """Say no."""
+        return False
+
+
+def _open(path: Path) -> tuple[soundfile.SoundFile, int]:
+    """Return an open file and the frames that its header states, counted if it states none."""
+    file = soundfile.SoundFile(_native(path))
+    if file.frames < _UNKNOWN_LENGTH:
+        return file, max(file.frames, _stated_frames(file))
+    file.close()
+    with _OfUnknownLength(_native(path)) as counted:
+        n_frames = 0
+        while n_read := len(counted.read(_COUNTING_FRAMES, dtype="int16")):
+            n_frames += n_read
+    return _OfUnknownLength(_native(path)), n_frames
+
+
+def _stated_frames(file: soundfile.SoundFile) -> int:
+    """Return how many frames the header promises, or 0: libsndfile shortens `frames` to what a cut file still has."""
+    frame_bytes: int = _SAMPLE_BYTES.get(file.subtype, 0) * file.channels
+    sizes = [int(size) for size in _STATED_SIZE.findall(file.extra_info)]
+    if not frame_bytes or not sizes or max(sizes) >= _UNKNOWN_SIZE:
+        return 0
+    return (max(sizes) - _SIZE_OVERHEAD.get(file.format, 0)) // frame_bytes
+
+
 class AudioReader:
     """A sound file that is open for reading; close it or use it in a ``with`` statement.
 
@@ -130,7 +172,7 @@ class AudioReader:
         self.path = path
         _check_readable(path)
         try:
-            self._file = soundfile.SoundFile(_native(path))
+            self._file, n_frames = _open(path)
         except soundfile.LibsndfileError as error:
             raise AudioFileError(
                 f"{path} cannot be read as sound: {_words(error)} "
@@ -138,8 +180,8 @@ class AudioReader:
             ) from error
         file = self._file
         tags = {name: text for name, text in file.copy_metadata().items() if name != "software"}
-        self.info = AudioInfo(file.samplerate, file.channels, file.frames, file.subtype, file.format, tags)
-        if file.frames == 0:
+        self.info = AudioInfo(file.samplerate, file.channels, n_frames, file.subtype, file.format, tags)
+        if n_frames == 0:
             self.close()
             raise AudioFileError(f"{path} holds no sound: its length is 0 frames")
 

@@ -166,6 +166,45 @@ def test_a_damaged_flac_is_an_error_that_says_where(tmp_path: Path, damage: str)
         read(path)
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".aiff", ".w64", ".au"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_a_file_that_ends_before_its_header_says_is_an_error(tmp_path: Path, suffix: str, subtype: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, noise(2, 96_000).T, 48_000, subtype=subtype)
+    assert read(path)[1].shape == (2, 96_000)
+    path.write_bytes(path.read_bytes()[:-96_000])
+    with pytest.raises(AudioFileError, match=r"should hold 2.00 s, reading stopped after 1.\d\d s. The data ends"):
+        read(path)
+
+
+def test_a_wav_file_that_was_written_into_a_pipe_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    x = noise(1, 96_000)
+    soundfile.write(path, x.T, 48_000, subtype="FLOAT")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = data[4:8] = b"\xff" * 4
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read(path)[1], x)
+
+
+def test_a_flac_file_that_was_written_into_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    x = noise(2, 98_413)
+    soundfile.write(path, x.T, 48_000, subtype="PCM_24")
+    info, whole = read(path)
+    data = bytearray(path.read_bytes())
+    # STREAMINFO: 36 bits of the number of frames begin 13.5 bytes behind its header; zero is "unknown".
+    length_at = 4 + 4 + 13
+    data[length_at] &= 0xF0
+    data[length_at + 1 : length_at + 5] = bytes(4)
+    path.write_bytes(data)
+    assert soundfile.info(path).frames > 2**62
+    counted, again = read(path)
+    np.testing.assert_array_equal(again, whole)
+    assert counted.n_frames == info.n_frames == 98_413
+
+
 @pytest.mark.parametrize(
     ("name", "rate", "n_channels", "words"),
     [
