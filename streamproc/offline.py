@@ -11,6 +11,7 @@ import numpy as np
 
 from .engine import Engine
 from .errors import AudioFileError, EngineError, StreamprocError
+from .guard import silence_bad
 from .levels import LevelMeter
 from .processor import Processor
 from .spec import Block, LatencyBreakdown
@@ -143,7 +144,9 @@ def process_file(
 
         def read() -> Iterator[Block]:
             for x in reader.blocks(BLOCK):
-                level_in.update(np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0))
+                heard = x.copy()
+                silence_bad(heard)  # the engine does, and counts them, but hands out only its output
+                level_in.update(heard)
                 yield x
 
         with create(target, info) as writer:

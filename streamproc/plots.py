@@ -6,6 +6,7 @@ ever opened.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from .atomic import replacing
 from .errors import AudioFileError, BackendUnavailable
+from .guard import silence_bad
 from .levels import decibels
 from .spec import Block
 from .text import clock, counted
@@ -95,7 +97,7 @@ def overview(path: Path) -> Overview:
 
     with AudioReader(path) as reader:
         info = reader.info
-        size = max(16, 1 << round(np.log2(info.sample_rate * _WINDOW_MS / 1000.0)))
+        size = 1 << max(4, round(np.log2(info.sample_rate * _WINDOW_MS / 1000.0)))
         hop = size // 2
         while hop > size // 64 and info.n_frames < hop * MAX_COLUMNS // 2:
             hop //= 2
@@ -108,7 +110,8 @@ def overview(path: Path) -> Overview:
             nonlocal n_frames
             for block in reader.blocks(_BLOCK):
                 n_frames += block.shape[1]
-                yield np.nan_to_num(block, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+                silence_bad(block)
+                yield block
 
         lead = (size - hop) // 2
         for frames in _overlapping(blocks(), size, hop, lead):
@@ -120,7 +123,12 @@ def overview(path: Path) -> Overview:
                 np.mean(np.abs(np.fft.rfft(frames * window)) ** 2, axis=0),
             )
     return Overview(
-        path.name, info.sample_rate, info.n_channels, n_frames, columns.span * hop / info.sample_rate, *columns.values()
+        os.fsencode(path.name).decode(errors="replace"),
+        info.sample_rate,
+        info.n_channels,
+        n_frames,
+        columns.span * hop / info.sample_rate,
+        *columns.values(),
     )
 
 

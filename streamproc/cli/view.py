@@ -32,6 +32,8 @@ def view(
     picture = out or file.with_suffix(".png")
     if picture.suffix.lower() != ".png":
         raise ConfigError(f"{picture} has the extension {picture.suffix!r}; pictures are written as .png")
+    if picture.exists() and file.exists() and picture.samefile(file):
+        raise ConfigError(f"{file} would be replaced by its picture; give the picture another name with --out")
     require_matplotlib()
     with stderr.status(f"drawing {file.name}", spinner="dots"):
         save_view(file, picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,34 @@ def test_a_click_is_shown_where_it_is(tmp_path: Path, n_frames: int) -> None:
 def test_bad_samples_do_not_spoil_a_picture(tmp_path: Path) -> None:
     x = noise(1, 10_000).T
     x[5000:5010] = np.nan
-    x[6000] = np.inf
-    assert np.isfinite(overview(write(tmp_path / "a.wav", x)).spectrum).all()
+    x[6000], x[7000] = np.inf, 1e30
+    sound = overview(write(tmp_path / "a.wav", x))
+    assert np.isfinite(sound.spectrum).all()
+    assert sound.highest.max() < 1.0
 
 
-def test_silence_at_an_odd_rate(run: Run, tmp_path: Path) -> None:
-    assert run("view", write(tmp_path / "a.wav", np.zeros((2_000, 3)), 4_000)).exit_code == 0
+@pytest.mark.parametrize("sample_rate", [1, 4_000])
+def test_silence_at_an_odd_rate(run: Run, tmp_path: Path, sample_rate: int) -> None:
+    assert run("view", write(tmp_path / "a.wav", np.zeros((2_000, 3)), sample_rate)).exit_code == 0
+
+
+def test_a_name_that_is_no_text_is_drawn_all_the_same(run: Run, tmp_path: Path) -> None:
+    sound = tmp_path / os.fsdecode(b"bad\xff\xfename.wav")
+    write(tmp_path / "a.wav", noise(1, 1000).T).rename(sound)
+    assert run("view", sound, "--out", tmp_path / "a.png").exit_code == 0
+    assert run("denoise", sound, tmp_path / "b.wav", "--model", "none", "--highpass", 20, "--plot").exit_code == 0
+
+
+def test_a_sound_is_not_replaced_by_its_picture(run: Run, tmp_path: Path) -> None:
+    named_like_a_picture = write(tmp_path / "a.wav", noise(1, 1000).T).rename(tmp_path / "sound.png")
+    link = tmp_path / "link.wav"
+    link.symlink_to(named_like_a_picture)
+    before = named_like_a_picture.read_bytes()
+    for arguments in ((named_like_a_picture,), (link, "--out", named_like_a_picture)):
+        result = run("view", *arguments)
+        assert result.exit_code == 2
+        assert "would be replaced by its picture" in result.stderr
+    assert named_like_a_picture.read_bytes() == before
 
 
 def test_a_comparison_shows_the_three_views_of_both_on_the_same_scales(
