@@ -258,7 +258,8 @@ def voice(n: int, sample_rate: int, seed: int = 0) -> Block:
     pitch_hz = 140.0 * (1.0 + 0.25 * np.sin(2.0 * np.pi * 1.7 * time_s) + 0.1 * np.sin(2.0 * np.pi * 4.3 * time_s))
     phase = 2.0 * np.pi * np.cumsum(pitch_hz) / sample_rate
     x = np.zeros(n)
-    for harmonic in range(1, int(min(4000.0, 0.4 * sample_rate) / pitch_hz.max())):
+    below = int(min(4000.0, 0.4 * sample_rate) / pitch_hz.max())
+    for harmonic in range(1, max(2, below)):  # at rates that hold no voice the fundamental alone, folded or not
         x += np.cos(harmonic * phase + rng.uniform(0.0, 2.0 * np.pi)) / harmonic**0.8
     x *= 0.15 + np.sin(2.0 * np.pi * 2.1 * time_s) ** 2
     sound: Block = (0.5 * x / np.abs(x).max()).astype(np.float32)

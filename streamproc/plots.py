@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .atomic import replacing
-from .errors import AudioFileError, BackendUnavailable
+from .errors import AudioFileError, BackendUnavailable, ConfigError
 from .guard import silence_bad
 from .levels import decibels
 from .spec import Block
@@ -83,6 +83,18 @@ class Overview:
     def times_s(self) -> Values:
         """Middle of each column in seconds."""
         return np.arange(0.5, len(self.power), dtype=np.float64) * self.column_s
+
+
+def require_png(picture: Path) -> None:
+    """Refuse a picture of another kind.
+
+    Raises
+    ------
+    ConfigError
+        If its extension is not ``.png``.
+    """
+    if picture.suffix.lower() != ".png":
+        raise ConfigError(f"{picture} has the extension {picture.suffix!r}; pictures are written as .png")
 
 
 def overview(path: Path) -> Overview:

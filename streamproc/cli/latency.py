@@ -93,7 +93,11 @@ def latency(
     """
     from ..latency import HostPath, budget, least_device, measure_model, measure_path
     from ..loading import load
+    from ..plots import require_matplotlib, require_png
 
+    if plot is not None:
+        require_png(plot)
+        require_matplotlib()
     processor = load(model)
     path = HostPath(rate, block or None, channels, mode.value)
     device, looped = least_device(path), None

@@ -27,11 +27,10 @@ def view(
     quiet: options.QuietOption = False,
 ) -> None:
     """Draw a sound file in three views: samples, envelope and spectrogram."""
-    from ..plots import require_matplotlib, save_view
+    from ..plots import require_matplotlib, require_png, save_view
 
     picture = out or file.with_suffix(".png")
-    if picture.suffix.lower() != ".png":
-        raise ConfigError(f"{picture} has the extension {picture.suffix!r}; pictures are written as .png")
+    require_png(picture)
     if picture.exists() and file.exists() and picture.samefile(file):
         raise ConfigError(f"{file} would be replaced by its picture; give the picture another name with --out")
     require_matplotlib()

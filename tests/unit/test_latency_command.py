@@ -155,6 +155,20 @@ def test_blocks_of_any_size_have_no_device(model: Path) -> None:
     assert document["latency_samples"]["total"] == 7
 
 
+def test_a_picture_of_another_kind_is_refused_before_anything_is_measured(model: Path, tmp_path: Path) -> None:
+    result = run("--model", model, "--measure", "--plot", tmp_path / "a.jpg")
+    assert result.exit_code == 2
+    assert "pictures are written as .png" in result.output
+    assert not list(tmp_path.glob("*.jpg"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_even_a_rate_that_holds_no_voice_gives_numbers(model: Path) -> None:
+    result = run("--model", model, "--rate", 300, "--measure", "--json")
+    measured = json.loads(result.output)["measured"].values()
+    assert all(np.isfinite(found["correlation"]) for found in measured)
+
+
 def test_a_loop_needs_blocks(model: Path) -> None:
     result = run("--model", model, "--block", 0, "--loopback")
     assert result.exit_code == 2
