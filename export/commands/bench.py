@@ -30,6 +30,7 @@ def bench(
     docs/performance.md tells how to read the figures.
     """
     from streamproc.bench.compare import compare as compare_reports
+    from streamproc.bench.places import require_file
     from streamproc.bench.report import Report
     from streamproc.bench.timing import QUICK, THOROUGH
     from streamproc.cli.bench import bench_progress, warn_of
@@ -39,11 +40,13 @@ def bench(
     from ..bench import run_bench
 
     old = Report.load(compare) if compare else None
+    if json_file is not None:
+        require_file(json_file)
     with bench_progress(enabled=True) as on_step:
         report = run_bench(targets, QUICK if quick else THOROUGH, on_step)
     warn_of(report)
-    if json_file is not None:
-        report.save(json_file)
     print_report(report, stdout)
     if old is not None:
         print_comparison(compare_reports(old, report), stdout)
+    if json_file is not None:
+        report.save(json_file)

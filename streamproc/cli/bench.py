@@ -70,6 +70,7 @@ def bench(
     docs/performance.md.
     """
     from ..bench.compare import compare as compare_reports
+    from ..bench.places import require_file, require_folder
     from ..bench.report import Report
     from ..bench.runner import BenchSettings, run_bench
     from .bench_report import print_comparison, print_report
@@ -84,19 +85,22 @@ def bench(
         quick=quick,
     )
     old = Report.load(compare) if compare else None
+    if json_file is not None:
+        require_file(json_file)
     if plot is not None:
         from ..plots import require_matplotlib
 
         require_matplotlib()
+        require_folder(plot)
     with bench_progress(enabled=not quiet) as on_step:
         report = run_bench(settings, on_step)
     warn_of(report)
-    if json_file is not None:
-        report.save(json_file)
     if not quiet:
         print_report(report, stdout)
     if old is not None:
         print_comparison(compare_reports(old, report), stdout)
+    if json_file is not None:  # after the tables: a disk that has filled up meanwhile takes the file alone
+        report.save(json_file)
     if plot is not None:
         from ..bench.plots import save_pictures
 

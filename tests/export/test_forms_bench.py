@@ -131,3 +131,14 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_a_model_is_not_timed_twice(checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="twice"):
         run_bench([str(checkpoint), str(checkpoint)], BRIEF)
+
+
+def test_a_report_without_a_place_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("export.bench.run_bench", lambda *_: pytest.fail("it measures"))
+    monkeypatch.setattr(sys, "argv", ["export", "bench", OWN, "--json", str(tmp_path / "none" / "report.json")])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1
+    assert "there is no folder" in capsys.readouterr().err

@@ -31,6 +31,7 @@ from streamproc.bench.cases import Case, Suite, callback_case, callbacks_suite, 
 from streamproc.bench.compare import compare
 from streamproc.bench.environment import Environment
 from streamproc.bench.peers import PACKAGES, peer_case
+from streamproc.bench.places import require_file, require_folder
 from streamproc.bench.report import Report, Row
 from streamproc.bench.resources import Resources, measure_resources
 from streamproc.bench.runner import BenchSettings, _labels, run_bench, run_suite
@@ -360,6 +361,54 @@ def test_a_model_is_not_timed_twice(file: Path) -> None:
 
 def measure_nothing(name: str) -> Resources:
     return Resources(name, name, "ONNX", 16_000, 8, 0, 1, 9, None, 1.0, 1.0, 1.0, 1.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("option", "place", "message"),
+    [
+        ("--json", "nowhere/report.json", "there is no folder"),
+        ("--json", "taken/report.json", "is not a folder"),
+        ("--json", ".", "it exists and is not a file"),
+        ("--plot", "taken", "is not a folder"),
+        ("--plot", "taken/pictures", "is not a folder"),
+    ],
+)
+def test_places_that_cannot_be_written_are_refused_before_anything_is_measured(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, place: str, message: str
+) -> None:
+    monkeypatch.setattr("streamproc.bench.runner.run_bench", lambda *_: pytest.fail("it measures"))
+    (tmp_path / "taken").write_text("")
+    result = run("--quick", option, tmp_path / place)
+    assert result.exit_code == 2
+    assert f"{tmp_path / place} cannot be written" in result.stderr
+    assert message in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_folder_that_takes_no_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_folder(tmp_path / "made" / "later")
+
+    def full(dir: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("streamproc.bench.places.TemporaryFile", full)
+    for require in (require_file, require_folder):
+        with pytest.raises(ConfigError, match=r"new cannot be written: .* takes no files \(No space left"):
+            require(tmp_path / "new")
+
+
+def test_what_was_measured_is_shown_before_it_is_saved(
+    run: Callable[..., Result], report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_report: Report, path: Path) -> None:
+        raise ConfigError(f"{path} cannot be written: No space left on device")
+
+    monkeypatch.setattr("streamproc.bench.runner.run_bench", lambda *_: report)
+    monkeypatch.setattr(Report, "save", full)
+    result = run("--json", tmp_path / "report.json")
+    assert result.exit_code == 2
+    assert "No space left" in result.stderr
+    assert "callback without a step" in result.stdout
 
 
 @pytest.mark.parametrize(
