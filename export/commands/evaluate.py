@@ -12,6 +12,7 @@ import typer
 
 from ._shared import Checkpoints, Models
 
+N_MIXTURES = 60
 N_QUICK = 20
 N_VARIED = 120
 TRADEOFF = "tradeoff.png"
@@ -21,13 +22,13 @@ def evaluate(
     model: Models = None,
     checkpoint: Checkpoints = None,
     against: Annotated[str, typer.Option(help="Peers, with commas between; empty for none.")] = "gtcrn,ulunas,rnnoise",
-    n: Annotated[int, typer.Option("--n", min=2, help="Mixtures.")] = 60,
+    n: Annotated[
+        int | None, typer.Option("--n", min=2, help=f"Mixtures. [default: {N_MIXTURES}, with --quick {N_QUICK}]")
+    ] = None,
     varied: Annotated[
         bool | None, typer.Option("--varied/--plain", help="Three levels and simulated rooms. [default: from 120 on]")
     ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help=f"{N_QUICK} mixtures; no single signals, plots or sound.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer mixtures; no single signals, plots or sound.")] = False,
     plot: Annotated[
         bool, typer.Option("--plot", help="Also time every system, and draw quality against cost and latency.")
     ] = False,
@@ -46,6 +47,7 @@ def evaluate(
     from rich.console import Console
     from rich.progress import track
 
+    from streamproc.bench.places import require_folder
     from streamproc.bench.timing import QUICK, THOROUGH
     from streamproc.cli.bench import bench_progress
     from streamproc.errors import ConfigError
@@ -60,13 +62,14 @@ def evaluate(
     from ..evaluate.systems import NOISY, SystemUnavailable, candidates, peers
 
     console = Console() if sys.stdout.isatty() else Console(width=120)
+    require_folder(out)
     if replot is not None:
         record = report.read_json(replot)
         out.mkdir(parents=True, exist_ok=True)
         pictures.plot_tradeoff(record, out / TRADEOFF)
         console.print(f"wrote [bold]{out / TRADEOFF}[/]", highlight=False)
         return
-    n = N_QUICK if quick else n
+    n = n or (N_QUICK if quick else N_MIXTURES)
     varied = n >= N_VARIED if varied is None else varied
     try:
         mixtures = MixtureSet(n, varied, val or VAL_DIR)

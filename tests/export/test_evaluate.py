@@ -373,6 +373,29 @@ def test_what_is_no_evaluation_is_not_drawn(text, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("below", ["", "tables"])
+def test_a_place_that_is_no_folder_is_refused_before_anything_is_measured(below, val_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("export.evaluate.runner.measure_all", lambda *_: pytest.fail("it measures"))
+    taken = tmp_path / "some_file.wav"
+    taken.write_text("")
+    with pytest.raises(ConfigError, match=r"some_file\.wav is not a folder"):
+        evaluate(model=["denoise"], against="", val=val_dir, n=2, jobs=1, out=taken / below)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "drawn"), [([], 60), (["--quick"], 20), (["--n", "3"], 3), (["--quick", "--n", "3"], 3)]
+)
+def test_as_many_mixtures_are_drawn_as_were_asked_for(arguments, drawn, tmp_path, monkeypatch):
+    def draw(n, *_):
+        raise ConfigError(f"{n} mixtures")
+
+    monkeypatch.setattr("export.evaluate.mixtures.MixtureSet", draw)
+    app = typer.Typer()
+    app.command()(evaluate)
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)])
+    assert str(result.exception) == f"{drawn} mixtures"
+
+
 def test_a_folder_without_recordings_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="--val takes a folder"):
         evaluate(val=tmp_path, out=tmp_path / "out", n=2)
