@@ -61,8 +61,8 @@ class TrainConfig:
     batch : int
         Items per step.
     steps, minutes : int, float, optional
-        Length of the run, and of its cosine schedule: one of them. A run by steps is reproducible to the bit; a run
-        by minutes of training time ends when it should on a machine that is shared.
+        Length of the run, and of its cosine schedule: one of them, above 0. A run by steps is reproducible to the
+        bit; a run by minutes of training time ends when it should on a machine that is shared.
     lr, final_lr : float
         Learning rate after warm-up, and where the cosine ends.
     slow_prefix, slow_factor : str, float
@@ -127,6 +127,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("give a run either steps or minutes: its learning rate falls along one of them")
+        for name, length in (("steps", self.steps), ("minutes", self.minutes)):
+            if length is not None and not 0 < length < math.inf:  # NaN neither
+                raise ValueError(f"{name} is {length:g}; a run ends after a number of {name} above 0")
 
 
 def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None] = print) -> Path:
@@ -258,8 +261,10 @@ def fresh_seed(start: Path | None) -> int:
 
 def share_done(config: TrainConfig, progress: Progress) -> float:
     """Part of the schedule that is done, 0..1."""
-    done = progress.step / config.steps if config.steps else progress.seconds / 60 / (config.minutes or 1.0)
-    return min(1.0, done)
+    if config.steps is not None:
+        return min(1.0, progress.step / config.steps)
+    assert config.minutes is not None, "a run has either"
+    return min(1.0, progress.seconds / 60 / config.minutes)
 
 
 def learning_rate(config: TrainConfig, progress: Progress) -> float:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 SPEECH = [Path("../shared/data/train/speech")]
 NOISE = [Path("../shared/data/train/noise")]
 """What is trained on unless said otherwise."""
+ROOMS = Path("../shared/data/rir")
+VAL_SPEECH = Path("../shared/data/val/speech")
+VAL_NOISE = Path("../shared/data/val/noise")
+"""What training uses where it is there."""
 
 Target = Annotated[str, typer.Argument(help="A model of this project (denoise), or package.module:callable.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Trained weights; without them the model is untrained.")]

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ._shared import NOISE, SPEECH
+from ._shared import NOISE, ROOMS, SPEECH, VAL_NOISE, VAL_SPEECH
 
 
 def train(
@@ -18,9 +18,15 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Or: number of steps (reproducible to the bit).")] = None,
     speech: Annotated[list[Path], typer.Option(help="Folder of clean speech; may be given again.")] = SPEECH,
     noise: Annotated[list[Path], typer.Option(help="Folder of noise; may be given again.")] = NOISE,
-    rooms: Annotated[Path, typer.Option(help="Folder of measured room responses.")] = Path("../shared/data/rir"),
-    val_speech: Annotated[Path, typer.Option(help="Speech never trained on.")] = Path("../shared/data/val/speech"),
-    val_noise: Annotated[Path, typer.Option(help="Noise never trained on.")] = Path("../shared/data/val/noise"),
+    rooms: Annotated[
+        Path | None, typer.Option(help=f"Folder of measured room responses. [default: {ROOMS}, where it is there]")
+    ] = None,
+    val_speech: Annotated[
+        Path | None, typer.Option(help=f"Speech never trained on. [default: {VAL_SPEECH}, where it is there]")
+    ] = None,
+    val_noise: Annotated[
+        Path | None, typer.Option(help=f"Noise never trained on. [default: {VAL_NOISE}, where it is there]")
+    ] = None,
     cache: Annotated[Path, typer.Option(help="Where decoded sound is kept.")] = Path("cache"),
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     model: Annotated[str, typer.Option(help="denoise (answers after 10.7 ms) or denoise-hq (21.3 ms).")] = "denoise",
@@ -59,10 +65,14 @@ def train(
     if model not in DENOISERS:
         raise typer.BadParameter(f"{model!r} is unknown; known are {', '.join(DENOISERS)}", param_hint="--model")
     try:
+        (measured,) = _where_there("rooms are simulated ones alone", ("--rooms", rooms, ROOMS))
+        never_heard = _where_there(
+            "nothing is validated", ("--val-speech", val_speech, VAL_SPEECH), ("--val-noise", val_noise, VAL_NOISE)
+        )
         config = TrainConfig(
             name=name, minutes=minutes, steps=steps, speech=tuple(map(str, speech)), noise=tuple(map(str, noise)),
-            rooms=str(rooms) if rooms.is_dir() else "", val_speech=str(val_speech) if val_speech.is_dir() else "",
-            val_noise=str(val_noise), cache_dir=str(cache), runs_dir=str(runs),
+            rooms=measured, val_speech=never_heard[0], val_noise=never_heard[1], cache_dir=str(cache),
+            runs_dir=str(runs),
             model_config={**asdict(DENOISERS[model]), "core": core, **json.loads(model_config)},
             start=str(start or ""), teacher=str(teacher or ""), mix=MixConfig(seconds=seconds),
             loss=LossConfig(**json.loads(loss)), batch=batch, lr=lr, ema=ema,
@@ -72,3 +82,29 @@ def train(
     except (TypeError, ValueError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def _where_there(without: str, *options: tuple[str, Path | None, Path]) -> list[str]:
+    """Return folders that training can do without: all of them, or empty names where one is missing.
+
+    Parameters
+    ----------
+    without : str
+        What becomes of a run that lacks them.
+    *options : (str, Path or None, Path)
+        Name of an option, what was given to it, and its default. What one was given for has to be there, and so has
+        whatever it needs beside it.
+    """
+    folders = {option: default if given is None else given for option, given, default in options}
+    missing = [option for option, folder in folders.items() if not folder.is_dir()]
+    if not missing:
+        return [str(folder) for folder in folders.values()]
+    asked_for = [option for option, given, _ in options if given is not None]
+    first = next((option for option in missing if option in asked_for), missing[0])
+    if asked_for:
+        raise ValueError(
+            f"{first}: {folders[first]} is not a folder; give a folder of sound files, "
+            f"or leave out {' and '.join(asked_for)}"
+        )
+    typer.echo(f"note: {folders[first]} is not there ({first} takes another folder): {without}", err=True)
+    return [""] * len(folders)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import typer
 from helpers import write_voices_and_noises
+from typer.testing import CliRunner, Result
 
 from export import losses
+from export.__main__ import make_app
 from export.compiling import Compiled
 from export.data.mixing import MixConfig
 from export.losses import LossConfig, _Spectrum, denoising_loss, loudness_difference, si_sdr_db
@@ -167,6 +172,76 @@ def test_learning_rate_warms_up_and_falls_along_steps_or_minutes() -> None:
     assert learning_rate(by_minutes, Progress(7, seconds=300)) == pytest.approx(0.55)
     with pytest.raises(ValueError, match="either steps or minutes"):
         TrainConfig()
+
+
+@pytest.mark.parametrize("value", [0, -5, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["steps", "minutes"])
+def test_a_run_that_would_never_end_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} is {value}; a run ends after a number of {name} above 0"):
+        TrainConfig(**{name: value})
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """``python -m export train`` where nothing of ../shared is there; prints the folders instead of training."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def show(config: TrainConfig, **_: Any) -> None:
+        typer.echo(f"rooms {config.rooms!r} speech {config.val_speech!r} noise {config.val_noise!r}")
+
+    monkeypatch.setattr("export.train.train", show)
+    return lambda *arguments: CliRunner().invoke(make_app(), ["train", "--name", "x", "--steps", "1", *arguments])
+
+
+def test_default_folders_that_are_missing_are_told_and_done_without(command: Run, tmp_path: Path) -> None:
+    result = command()
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "rooms '' speech '' noise ''\n"
+    assert result.stderr.splitlines() == [
+        "note: ../shared/data/rir is not there (--rooms takes another folder): rooms are simulated ones alone",
+        "note: ../shared/data/val/speech is not there (--val-speech takes another folder): nothing is validated",
+    ]
+    (tmp_path / "shared/data/rir").mkdir(parents=True)
+    assert "--rooms" not in command().stderr
+
+
+def test_folders_of_ones_own_are_taken(command: Run, tmp_path: Path) -> None:
+    own = [str(tmp_path / name) for name in ("rooms", "speech", "noise")]
+    for folder in own:
+        Path(folder).mkdir()
+    result = command("--rooms", own[0], "--val-speech", own[1], "--val-noise", own[2])
+    assert result.stdout == f"rooms {own[0]!r} speech {own[1]!r} noise {own[2]!r}\n"
+    assert not result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "folder", "message"),
+    [
+        ("--rooms", "rooom", "--rooms: rooom is not a folder"),
+        ("--val-speech", "speeech", "--val-speech: speeech is not a folder"),
+        ("--val-noise", "noiiise", "--val-noise: noiiise is not a folder"),
+        ("--val-noise", ".", "--val-speech: ../shared/data/val/speech is not a folder"),
+        ("--val-speech", ".", "--val-noise: ../shared/data/val/noise is not a folder"),
+    ],
+)
+def test_folders_that_were_asked_for_must_be_there(command: Run, option: str, folder: str, message: str) -> None:
+    result = command(option, folder)
+    assert result.exit_code == 1
+    assert f"error: {message}; give a folder of sound files, or leave out {option}\n" in result.stderr
+    assert not result.stdout
+
+
+@pytest.mark.parametrize("length", [("--minutes", "-1"), ("--minutes", "0")])
+def test_a_length_that_is_none_is_refused_on_the_command_line(command: Run, length: tuple[str, str]) -> None:
+    result = CliRunner().invoke(make_app(), ["train", "--name", "x", *length])
+    assert result.exit_code == 1
+    assert f"error: minutes is {length[1]}; a run ends after" in result.stderr
 
 
 def loss_of(
