@@ -42,7 +42,7 @@ class MixConfig:
     p_more_noise : float
         Chance of a second noise, and again of a third.
     p_synthetic, p_babble : float
-        Chance that a noise is synthetic, or one to five other talkers; else it is a recording.
+        Chance that a noise is synthetic, or two to six other talkers; else it is a recording.
     p_room, p_eq, p_band_limit, p_clip : float
         Chance of a room on the speech, of colouration (speech and noise apart), of a narrow band, of clipping.
     p_pause : float
