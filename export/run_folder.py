@@ -14,14 +14,15 @@ import subprocess
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from streamproc.atomic import replacing
+from streamproc.errors import ConfigError
 
-from .models import StreamableModel, describe_model
+from .models import StreamableModel, describe_model, read_stored
 
 if TYPE_CHECKING:
     from .train import TrainConfig
@@ -80,12 +81,43 @@ def save_run(
 def load_run(
     path: Path, model: StreamableModel, average: StreamableModel, optimiser: torch.optim.Optimizer
 ) -> Progress:
-    """Load ``last.pt`` into a model, its average and its optimiser; return how far it was."""
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(stored["weights"])
-    average.load_state_dict(stored["ema"])
-    optimiser.load_state_dict(stored["optimiser"])
-    return Progress(**stored["progress"])
+    """Load ``last.pt`` into a model, its average and its optimiser; return how far it was.
+
+    Raises
+    ------
+    ConfigError
+        If it holds another model, or nothing of the kind.
+    """
+    stored = read_stored(path)
+    other = _differences(stored, model)
+    if other:
+        raise ConfigError(
+            f"{path} is of another model ({other}); go on with the options that the run was begun with, "
+            f"take another --name, or begin again with --fresh"
+        )
+    try:
+        model.load_state_dict(stored["weights"])
+        average.load_state_dict(stored["ema"])
+        optimiser.load_state_dict(stored["optimiser"])
+        return Progress(**stored["progress"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{path} holds nothing that this training can go on from: weights or figures are missing, or others; "
+            f"take another --name, or begin again with --fresh"
+        ) from error
+
+
+def _differences(stored: dict[str, Any], model: StreamableModel) -> str:
+    """Say what a checkpoint has otherwise than the model; fields that it does not know came later, and change nothing.
+
+    Also those that change no size count: the weights would load, and mean something else.
+    """
+    asked = describe_model(model)
+    old = {**stored.get("model_config", {}), "model": stored.get("model", asked["model"])}
+    new = {**asked["model_config"], "model": asked["model"]}
+    return ", ".join(
+        f"{name} {old[name]!r}, not {new[name]!r}" for name in new if name in old and old[name] != new[name]
+    )
 
 
 class Log:

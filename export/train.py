@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamproc.errors import ConfigError
+
 from .compiling import Compiled
 from .data.mixing import Batch, MixConfig, open_mixer
 from .data.prefetch import prefetch
@@ -140,7 +142,7 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
     keep_freed_memory()
     torch.set_num_threads(1)  # parallel over items, not inside operators: see TrainConfig.workers
     torch.manual_seed(config.seed)
-    device = torch.device(config.device)
+    device = open_device(config.device)
     folder = Path(config.runs_dir) / config.name
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -248,6 +250,24 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
         plot_curves(folder)
     report(f"{'stopped' if stopping.asked else 'done'} at step {progress.step}: {folder / 'ema.pt'}")
     return folder / "ema.pt"
+
+
+def open_device(name: str) -> torch.device:
+    """Return the device of this name, on which something could be computed.
+
+    Raises
+    ------
+    ConfigError
+        If there is none here.
+    """
+    try:
+        torch.zeros(1, device=name).item()
+    except (AssertionError, RuntimeError) as error:  # without CUDA torch asserts
+        raise ConfigError(
+            f"torch cannot compute on device {name!r} here; use cpu, or cuda where there is an NVIDIA card and a torch "
+            f"that was built for it"
+        ) from error
+    return torch.device(name)
 
 
 def fresh_seed(start: Path | None) -> int:

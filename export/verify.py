@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamproc.backends.loader import load_model
+from streamproc.bench.places import require_file, require_folder
 from streamproc.errors import ConfigError, ModelFileError, StreamprocError
 from streamproc.model import FrameModel
 from streamproc.verify import Comparison, check_golden, run_steps
@@ -155,10 +156,12 @@ def write_proven(
     ParityError, ModelFileError
         If the file does not compute what the module computes.
     ConfigError
-        For a model that cannot stream; see `export.models.base.OfflineModel`.
+        For a model that cannot stream (see `export.models.base.OfflineModel`), or a place that cannot be written.
     """
     require_streaming(module)
+    require_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
+    require_file(path)
     # It keeps its ending, by which the runtime chooses the backend.
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:

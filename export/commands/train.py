@@ -79,7 +79,7 @@ def train(
             seed=fresh_seed(start) if seed is None else seed, workers=workers, device=device,
         )  # fmt: skip
         run_training(config, resume=not fresh, report=lambda line: typer.echo(line))
-    except (TypeError, ValueError, FileNotFoundError) as error:
+    except (TypeError, ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
 

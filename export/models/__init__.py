@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,7 @@ __all__ = [
     "enhance",
     "istft",
     "load_checkpoint",
+    "read_stored",
     "save_checkpoint",
     "stft",
     "training_record",
@@ -95,7 +95,7 @@ def load_checkpoint(path: Path | str) -> StreamableModel:
     ConfigError
         For any other file.
     """
-    stored = _read(path)
+    stored = read_stored(path)
     if not {"model", "model_config", "ema"} <= stored.keys():
         raise ConfigError(f"{path}: not a checkpoint of this project's training: it holds no model")
     try:
@@ -111,7 +111,7 @@ def training_record(checkpoint: Path) -> dict[str, Any]:
 
     Hours and minutes are of that run alone: what it started from is named, and has a record of its own.
     """
-    stored = _read(checkpoint)
+    stored = read_stored(checkpoint)
     if not {"train_config", "progress"} <= stored.keys():
         return {}
     config, progress = stored["train_config"], stored["progress"]
@@ -126,10 +126,19 @@ def training_record(checkpoint: Path) -> dict[str, Any]:
     }
 
 
-def _read(path: Path | str) -> dict[str, Any]:
+def read_stored(path: Path | str) -> dict[str, Any]:
+    """Return everything that is in a checkpoint; nothing for weights that lie in a file without names.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or is none that torch writes.
+    """
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # pickle, which takes a text for a program, has as many ways to fail as a program has
         raise ConfigError(
             f"{path}: not a checkpoint of this project's training: torch reads no weights in it, or more than weights"
         ) from error

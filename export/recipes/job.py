@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from streamproc.atomic import replacing
+from streamproc.bench.places import require_folder
 from streamproc.errors import StreamprocError
 from streamproc.text import clock
 
@@ -56,6 +57,11 @@ class RecipeJob:
     minutes : float, optional
         Begin no part after this time.
     console : rich.console.Console, optional
+
+    Raises
+    ------
+    ConfigError
+        If `out` cannot be written to.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class RecipeJob:
         self._earlier_s = 0.0
         self._figures: list[str] = []
         self._parity: dict[str, float] = {}
+        require_folder(out)
         out.mkdir(parents=True, exist_ok=True)
 
     # --- telling ----------------------------------------------------------------------------------------------------

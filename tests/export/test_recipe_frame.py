@@ -272,6 +272,13 @@ def test_a_quick_run_does_not_go_into_a_page(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_is_no_folder_of_results(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    for place in ("taken", "taken/sine"):
+        with pytest.raises(ConfigError, match=r"taken is not a folder; give another place"):
+            make_job(tmp_path / place)
+
+
 # --- metrics --------------------------------------------------------------------------------------------------------
 
 values = st.floats(-100, 100, allow_subnormal=False, width=32)

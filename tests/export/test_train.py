@@ -163,6 +163,58 @@ def test_a_teacher_for_another_rate_is_refused(config: TrainConfig) -> None:
         train(other, report=quiet)
 
 
+@pytest.mark.parametrize("text", ["no weights", "encoding of a text", "left in peace", "I came\n", "", "(("])
+def test_whatever_else_is_in_a_file_it_is_no_checkpoint(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text(text)
+    for read in (load_checkpoint, training_record, fresh_seed):
+        with pytest.raises(ConfigError, match=r"notes\.txt: not a checkpoint of this project's training"):
+            read(file)
+    with pytest.raises(ConfigError, match=r"none\.pt cannot be read: No such file"):
+        load_checkpoint(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta", ""])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_opened(
+    config: TrainConfig, tmp_path: Path, device: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"torch cannot compute on device '{device}' here; use cpu"):
+        train(replace(config, runs_dir=str(tmp_path / "runs"), device=device), report=quiet)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_goes_on_only_with_its_own_model(config: TrainConfig) -> None:
+    short = replace(config, name="other", steps=1)
+    log = train(short, report=quiet).with_name("log.csv")
+    before = log.read_bytes()
+    wide = replace(short, model_config={**config.model_config, "hidden": 12, "name": "wide"})
+    with pytest.raises(
+        ConfigError, match=r"last\.pt is of another model \(name 'denoise', not 'wide', hidden 8, not 12"
+    ):
+        train(wide, report=quiet)
+    assert log.read_bytes() == before
+    assert train(wide, resume=False, report=quiet).is_file()
+
+
+@pytest.mark.parametrize("stored", [{"weights": {}}, {"model": "GruDenoiser", "weights": {"x": torch.zeros(1)}}])
+def test_a_run_does_not_go_on_from_something_else(config: TrainConfig, stored: dict[str, Any]) -> None:
+    path = train(replace(config, name="damaged", steps=1), report=quiet).with_name("last.pt")
+    torch.save(stored, path)
+    with pytest.raises(ConfigError, match=r"last\.pt holds nothing that this training can go on from: "):
+        train(replace(config, name="damaged", steps=1), report=quiet)
+    path.unlink()
+
+
+def test_what_a_stored_run_does_not_know_yet_does_not_keep_it_from_going_on(config: TrainConfig) -> None:
+    path = train(replace(config, name="old", steps=1), report=quiet).with_name("last.pt")
+    stored = torch.load(path, weights_only=True)
+    del stored["model_config"]["n_frequencies"]
+    torch.save(stored, path)
+    said: list[str] = []
+    train(replace(config, name="old", steps=2), report=said.append)
+    assert said[0].startswith("resumed")
+
+
 def test_learning_rate_warms_up_and_falls_along_steps_or_minutes() -> None:
     by_steps = TrainConfig(steps=1000, warmup=100, lr=1.0, final_lr=0.1)
     assert learning_rate(by_steps, Progress(0)) == pytest.approx(0.01)

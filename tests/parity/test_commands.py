@@ -95,6 +95,9 @@ def test_what_is_given_on_the_command_line_is_in_the_file(monkeypatch: pytest.Mo
         (["onnx", OWN, "--out", "a.tflite"], "a.tflite: an ONNX model file ends in .onnx"),
         (["torchscript", OWN, "--out", "a.onnx"], "a.onnx: a TorchScript model file ends in .ts or .pt"),
         (["torchscript", OWN, "--out", "a.ts", "--weights", "int8"], "a.ts: products in int8 exist as ONNX only"),
+        (["onnx", OWN, "--out", "README.md/a.onnx"], "README.md is not a folder; give another place"),
+        (["torchscript", OWN, "--out", "README.md/new/a.ts"], "README.md is not a folder; give another place"),
+        (["onnx", "denoise", "--checkpoint", "README.md", "--out", "a.onnx"], "README.md: not a checkpoint"),
         (["verify", OWN, "none.onnx"], "none.onnx: there is no such file"),
     ],
 )
@@ -106,6 +109,22 @@ def test_errors_are_one_line_and_exit_code_one(
     assert complaint.startswith("error: ")
     assert message in complaint
     assert complaint.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="only Linux has a folder that takes no files of anybody")
+def test_a_place_that_takes_no_files_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(monkeypatch, "onnx", OWN, "--out", "/proc/a.onnx") == 1
+    assert capsys.readouterr().err.startswith("error: /proc cannot be written: /proc takes no files (")
+
+
+def test_a_folder_does_not_become_a_model_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.onnx").mkdir()
+    assert export(monkeypatch, "onnx", OWN, "--out", tmp_path / "a.onnx") == 1
+    assert "it exists and is not a file; give another name" in capsys.readouterr().err
 
 
 def test_verify_fails_on_the_file_of_another_model(
