@@ -17,8 +17,8 @@ import numpy.typing as npt
 import soundfile as sf
 import soxr
 
-FORMAT = 2
-"""Raised when the layout of the cache changes, so that an old cache is rebuilt rather than misread."""
+FORMAT = 3
+"""Raised when the layout of the cache or what its mark is made of changes: an old cache is rebuilt, not misread."""
 
 _PEAK = 0.95
 _ENVELOPE_MS = 20
@@ -195,13 +195,13 @@ def _clip_of_file(folder: Path, path: Path) -> Clip:
 
 
 def _fingerprint(clips: Sequence[Clip], sample_rate: int, skip_broken: bool) -> str:
+    """Mark everything that a cache is made of: the files, and what is said of every clip, labels too."""
     digest = hashlib.sha256(f"{FORMAT} {sample_rate}{' skip' if skip_broken else ''}".encode())
     stats = {path: os.stat(path) for path in {clip.path for clip in clips}}
     for clip in clips:
         stat = stats[clip.path]
-        digest.update(f"{clip.path.name} {stat.st_size} {stat.st_mtime_ns} {clip.start} {clip.length}\n".encode())
-        if skip_broken:
-            digest.update(f"{clip.speaker} {clip.category} {clip.source}\n".encode())
+        said = (clip.start, clip.length, clip.sample_rate, clip.speaker, clip.category, clip.source)
+        digest.update(f"{(clip.path.name, stat.st_size, stat.st_mtime_ns, *said)}\n".encode())
     return digest.hexdigest()[:12]
 
 

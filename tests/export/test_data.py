@@ -88,6 +88,25 @@ def test_cache_is_reused_until_the_folder_changes(folders: Path, tmp_path: Path)
     assert len(open_cache(sounds, tmp_path / "cache")) == 2
 
 
+@pytest.mark.parametrize(
+    ("column", "label"), [("sample_rate", "24000"), ("source", "them"), ("speaker", "bob"), ("category", "hum")]
+)
+def test_a_corrected_index_is_believed(tmp_path: Path, column: str, label: str) -> None:
+    sf.write(tmp_path / "all.wav", np.linspace(-0.5, 0.5, 1000), RATE)
+    row = {"file": "all.wav", "start": "0", "length": "400", "sample_rate": f"{RATE}", "source": "us",
+           "speaker": "ann", "category": "hiss"}  # fmt: skip
+
+    def opened() -> SoundCache:
+        (tmp_path / "index.csv").write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n")
+        return open_cache(tmp_path, tmp_path / "cache")
+
+    assert (opened().speaker, opened().length[0]) == (["ann"], 400)
+    row[column] = label
+    again = opened()
+    told = {"source": again.source, "speaker": again.speaker, "category": again.category}
+    assert again.length[0] == 800 if column == "sample_rate" else told[column] == [label]
+
+
 def test_several_folders_are_drawn_from_as_one(folders: Path, caches: tuple[SoundCache, SoundCache]) -> None:
     speech, noise = caches
     both = open_cache([folders / "speech", folders / "noise"], folders / "cache")
