@@ -10,6 +10,7 @@ import typer
 
 from .._version import __version__
 from .bench import bench
+from .console import ExitCode, complain, in_words, silence_broken_streams
 from .denoise import denoise
 from .devices import devices
 from .doctor import doctor
@@ -54,4 +55,15 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         # A file name that the terminal cannot spell is no reason to fail when the work is done.
         sys.stdout.reconfigure(errors="replace")
-    app()
+    try:
+        app()
+    except SystemExit as leaving:
+        # Help and usage are printed by typer, which leaves with 1 where their reader has gone.
+        if isinstance(leaving.__context__, BrokenPipeError):
+            raise SystemExit(ExitCode.BROKEN_PIPE) from None
+        raise
+    except OSError as error:
+        complain(in_words(error))
+        raise SystemExit(ExitCode.FAILED) from None
+    finally:
+        silence_broken_streams()

@@ -6,12 +6,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from functools import wraps
 from inspect import cleandoc
 from types import FrameType
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TextIO
 
 import typer
 from rich.console import Console
@@ -21,8 +21,22 @@ from ..errors import StreamprocError
 
 P = ParamSpec("P")
 
-stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+MEMORY_IS_SHORT = "there is not enough memory for this"
+
+ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What ends a command from outside: the system, and a terminal that is closed. Windows has no SIGHUP."""
+
+
+class _Console(Console):
+    """A console that lets its caller know when its reader has gone; rich would leave with exit code 1 on the spot."""
+
+    def on_broken_pipe(self) -> None:
+        """Pass the BrokenPipeError on that rich is handling when it calls this."""
+        raise
+
+
+stdout = _Console(highlight=False)
+stderr = _Console(stderr=True, highlight=False)
 
 
 class ExitCode(IntEnum):
@@ -34,6 +48,8 @@ class ExitCode(IntEnum):
     """It was started, and some of it was not done."""
     REFUSED = 2
     """It cannot be done as it was asked for; nothing was started."""
+    HUNG_UP = 128 + 1
+    """Its terminal was closed."""
     INTERRUPTED = 128 + 2
     """Ctrl-C."""
     BROKEN_PIPE = 128 + 13
@@ -45,14 +61,27 @@ class ExitCode(IntEnum):
 def complain(message: object, label: str = "error") -> None:
     """Print a message about something that went wrong, on stderr, in one line however narrow the terminal is."""
     # Text, not markup: file names may hold brackets.
-    stderr.print(
-        Text.assemble((f"{label}: ", "bold red" if label == "error" else "bold yellow"), str(message)), soft_wrap=True
-    )
+    _tell(Text.assemble((f"{label}: ", "bold red" if label == "error" else "bold yellow"), str(message)))
 
 
 def note(message: str) -> None:
     """Print a line for people on stderr."""
-    stderr.print(message, style="dim", markup=False, soft_wrap=True)
+    _tell(Text(message, "dim"))
+
+
+def _tell(line: Text) -> None:
+    # Where nobody listens to stderr any more, the work and the exit code are still what they were.
+    with suppress(OSError):
+        stderr.print(line, soft_wrap=True)
+
+
+def in_words(error: OSError) -> str:
+    """Return what the system said without its numbers: ``take.wav: File name too long``."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is None:
+        # Only the streams that a command is given have no name.
+        return f"the input or the output failed: {reason}"
+    return f"{os.fsdecode(error.filename)}: {reason}"
 
 
 def command(examples: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
@@ -77,8 +106,15 @@ def command(examples: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
                 complain("interrupted", "stopped")
                 raise typer.Exit(ExitCode.INTERRUPTED) from None
             except BrokenPipeError:
-                _silence_stdout()
+                silence_broken_streams()
                 raise typer.Exit(ExitCode.BROKEN_PIPE) from None
+            except OSError as error:
+                silence_broken_streams()
+                complain(in_words(error))
+                raise typer.Exit(ExitCode.FAILED) from error
+            except MemoryError as error:
+                complain(f"{MEMORY_IS_SHORT}; ask for smaller blocks, fewer channels or a lower rate")
+                raise typer.Exit(ExitCode.FAILED) from error
 
         run.__doc__ = _as_help(function.__doc__ or "", examples)
         return run
@@ -88,22 +124,52 @@ def command(examples: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
 
 @contextmanager
 def terminating_cleanly() -> Iterator[None]:
-    """Turn SIGTERM, which would end the process on the spot, into an exit that removes unfinished files."""
-    before: Any = signal.signal(signal.SIGTERM, exit_on_signal)
+    """Turn signals that would end the process on the spot into an exit that removes unfinished files."""
+    before = exit_on_signals()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def exit_on_signal(_signal: int, _frame: FrameType | None) -> None:
-    """Leave like any other exit, through every ``finally``; a handler for SIGTERM."""
-    raise SystemExit(int(ExitCode.TERMINATED))
+def exit_on_signals() -> dict[signal.Signals, Any]:
+    """Leave like any other exit, through every ``finally``, when one of `ENDING_SIGNALS` comes.
+
+    Returns
+    -------
+    dict
+        The handlers that were replaced. What is ignored stays ignored: ``nohup`` means that.
+    """
+    before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    replaced = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in replaced:
+        signal.signal(number, _exit_on_signal)
+    return replaced
 
 
-def _silence_stdout() -> None:
-    """Keep Python from complaining once more when it flushes stdout at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _exit_on_signal(number: int, _frame: FrameType | None) -> None:
+    # A closed terminal is often told twice, by the system and by the shell: the second must not stop the tidying up.
+    for other in ENDING_SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def silence_broken_streams() -> None:
+    """Keep Python from complaining once more when it flushes at exit what nobody took."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            # None where a command was started with the stream closed.
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            _silence(stream)
+
+
+def _silence(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _as_help(doc: str, examples: str) -> str:

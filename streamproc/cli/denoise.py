@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing, suppress
 from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
@@ -78,18 +79,29 @@ def denoise(
     progress = BatchProgress(plan.jobs, enabled=not quiet)
     outcomes = run_batch(plan.jobs, processing, jobs or os.cpu_count() or 1, progress.update)
     summary = Summary(plan, processing)
+
+    def conclude() -> None:
+        summary.wall_s = perf_counter() - started
+        try:
+            if as_json:
+                summary.print_json()
+            elif not quiet:
+                summary.print_table()
+        finally:
+            # Also where nobody reads the table any more.
+            for outcome in summary.failures:
+                complain(outcome.error)
+
     try:
-        with progress:
+        with progress, closing(outcomes):
             for number, outcome in outcomes:
                 progress.finish(number)
                 summary.add(number, outcome)
-    finally:
-        summary.wall_s = perf_counter() - started
-        if as_json:
-            summary.print_json()
-        elif not quiet:
-            summary.print_table()
-        for outcome in summary.failures:
-            complain(outcome.error)
+    except BaseException:
+        # What ended it says more than a table that has no reader.
+        with suppress(OSError):
+            conclude()
+        raise
+    conclude()
     if summary.failures:
         raise typer.Exit(ExitCode.FAILED)

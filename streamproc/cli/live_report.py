@@ -6,6 +6,7 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -111,8 +112,12 @@ class ScreenReporter(Reporter):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._screen.stop()
-        self._keyboard.__exit__(kind, error, trace)
+        # A terminal that was closed cannot be tidied up (which is no OSError for termios); that must not hide why we
+        # leave.
+        with suppress(Exception):
+            self._screen.stop()
+        with suppress(Exception):
+            self._keyboard.__exit__(kind, error, trace)
 
     def report(self, now: SessionStatus | Outage, totals: LiveTotals) -> None:
         """Draw."""

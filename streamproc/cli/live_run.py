@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 from ..errors import StreamprocError
@@ -12,7 +13,7 @@ from ..interrupts import signals_ignored
 from ..live.process import LiveProcess
 from ..live.session import SessionStatus
 from ..mix import NO_LIMIT_DB
-from .console import ExitCode, complain
+from .console import ENDING_SIGNALS, ExitCode, complain
 from .live_report import Reporter
 
 LIMIT_STEP_DB = 3.0
@@ -30,21 +31,24 @@ def run(process: LiveProcess, reporter: Reporter, duration: float | None) -> Exi
     duration : float, optional
         In seconds.
     """
-    code = ExitCode.DONE
+    code, stopped = ExitCode.DONE, False
     try:
         with reporter:
             _watch(process, reporter, duration)
     except (KeyboardInterrupt, SystemExit) as ending:
+        stopped = True
         # Without a duration this is how it is meant to end.
         if duration is not None:
-            code = ExitCode.INTERRUPTED if isinstance(ending, KeyboardInterrupt) else ExitCode.TERMINATED
+            code = ExitCode.INTERRUPTED if isinstance(ending, KeyboardInterrupt) else ExitCode(int(ending.code or 0))
     except StreamprocError as error:
         complain(error)
         code = ExitCode.FAILED
-    with signals_ignored(signal.SIGINT, signal.SIGTERM):
+    with signals_ignored(signal.SIGINT, *ENDING_SIGNALS):
         silent = process.outage is not None
         last = process.stop()
-        reporter.summarise(last, process.totals)
+        # Who stopped it may have closed the terminal.
+        with suppress(OSError) if stopped else nullcontext():
+            reporter.summarise(last, process.totals)
     problems = list(last.problems) if last else []
     if silent:
         problems.append("it ended in silence: the device had not come back")

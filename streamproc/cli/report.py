@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ class BatchProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        # A terminal that was closed cannot be tidied up; that must not hide why we leave.
+        with suppress(OSError):
+            self._progress.stop()
 
     def update(self, number: int, share: float) -> None:
         """Show that `share` of a job is done."""

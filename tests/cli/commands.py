@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,26 @@ def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
     """Start a command as a process of its own."""
     command = [sys.executable, "-m", "streamproc", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def finish(*arguments: object, stdout: str | None = None) -> tuple[int, str]:
+    """Run a command that writes to the file `stdout`, or to a pipe whose reader has gone; return exit code and stderr.
+
+    The code of a command that leaves with a sentence, not with a traceback.
+    """
+    if stdout is None:
+        gone, descriptor = os.pipe()
+        os.close(gone)
+    else:
+        descriptor = os.open(stdout, os.O_WRONLY)
+    command = [sys.executable, "-m", "streamproc", *map(str, arguments)]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(descriptor)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "Exception ignored" not in done.stderr, done.stderr
+    return done.returncode, done.stderr
 
 
 def sparse_wav(path: Path, seconds: int, sample_rate: int = 16_000) -> Path:
