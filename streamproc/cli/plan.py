@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,10 +29,15 @@ class Job:
         """Every file that this job writes."""
         return (self.target, self.picture) if self.picture else (self.target,)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether all of it is there. Nothing that this program writes is empty; a link may lead nowhere."""
+        return all(os.path.isfile(output) and os.path.getsize(output) for output in self.outputs)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done, and what was there already."""
+    """What is to be done, and what was done already."""
 
     jobs: tuple[Job, ...]
     skipped: tuple[Job, ...] = ()
@@ -57,13 +63,14 @@ def make_plan(
     pictures : bool
         Plan a PNG beside every target.
     skip_existing : bool
-        Leave out sources whose target exists. By default it is replaced, once its successor is complete.
+        Leave out jobs whose source exists, and whose outputs all exist and are not empty. By default an output is
+        replaced, once its successor is complete.
 
     Raises
     ------
     ConfigError
-        If the arguments do not say clearly what goes where, two files would be written to one, or a source would be
-        overwritten.
+        If the arguments do not say clearly what goes where, two files would be written to one, a source would be
+        overwritten, or a target has a name that no file can have.
     AudioFileError
         If a target's extension is not one that can be written.
     """
@@ -76,8 +83,10 @@ def make_plan(
         Job(source, target, target.with_suffix(".png") if pictures else None, make_folder=folder is not None)
         for source, target in pairs
     ]
+    _refuse_impossible_names(jobs)
     _refuse_collisions(jobs)
-    skipped = [job for job in jobs if skip_existing and os.path.lexists(job.target)]
+    # A source that is missing is a typing error, not something that was done.
+    skipped = [job for job in jobs if skip_existing and os.path.exists(job.source) and job.is_done]
     jobs = [job for job in jobs if job not in set(skipped)]
     return Plan(tuple(jobs), tuple(skipped))
 
@@ -92,7 +101,7 @@ def _one_pair(paths: Sequence[Path], extension: str | None) -> list[tuple[Path, 
         )
     source, target = paths
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise ConfigError(f"{path} is a folder; say where the outputs go with --out DIR")
     return [(source, target)]
 
@@ -103,10 +112,10 @@ def _pairs_in_folder(paths: Sequence[Path], folder: Path, extension: str | None)
 
     if not paths:
         raise ConfigError("nothing to do: name files or folders to read")
-    if folder.exists() and not folder.is_dir():
+    if os.path.lexists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"{folder} is not a folder; --out needs one, which is made where it is missing")
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):
             found = list(_sound_files(path, folder))
             if not found:
                 raise AudioFileError(f"{path} holds no sound files; looked for {', '.join(READABLE)}")
@@ -125,7 +134,7 @@ def _sound_files(root: Path, folder: Path) -> Iterator[Path]:
 
     for place, folders, names in os.walk(root, onerror=refuse):
         here = Path(place)
-        folders[:] = sorted(name for name in folders if (here / name).resolve() != folder.resolve())
+        folders[:] = sorted(name for name in folders if _place(here / name) != _place(folder))
         for name in sorted(names):
             # A leading dot marks unfinished files, and the copies of attributes that macOS leaves on other disks.
             if Path(name).suffix.lower() in READABLE and not name.startswith((TEMPORARY_PREFIX, "._")):
@@ -140,14 +149,33 @@ def _target(path: Path, extension: str | None) -> Path:
     return path if path.suffix.lower() in WRITABLE else path.with_suffix(".wav")
 
 
+def _place(path: Path) -> Path:
+    """Return where a path leads, links followed; other than `Path.resolve` also where they lead in a circle.
+
+    What is wrong with one file is told when its turn comes, and does not stop the others.
+    """
+    return Path(os.path.realpath(path))
+
+
+def _refuse_impossible_names(jobs: Sequence[Job]) -> None:
+    """Refuse a plan with an output whose name the system cannot take, before time is spent on it."""
+    for job in jobs:
+        for output in job.outputs:
+            try:
+                output.stat()
+            except OSError as error:
+                if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+                    raise ConfigError(f"{output} cannot be written: {error.strerror}; choose another name") from error
+
+
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
     """Refuse a plan in which one file would destroy another."""
     writers: dict[Path, Path] = {}
-    sources = {job.source.resolve(): job.source for job in jobs}
+    sources = {_place(job.source): job.source for job in jobs}
     for job in jobs:
         for output in job.outputs:
-            place = output.resolve()
-            if place == job.source.resolve():
+            place = _place(output)
+            if place == _place(job.source):
                 raise ConfigError(f"{job.source} would be written onto itself; choose another name or folder")
             if place in sources:
                 raise ConfigError(

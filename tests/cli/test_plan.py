@@ -24,7 +24,7 @@ def test_a_folder_is_mirrored(sounds: Path, tmp_path: Path) -> None:
 
 def test_an_output_folder_inside_the_input_is_not_read_again(sounds: Path) -> None:
     (sounds / "out").mkdir()
-    (sounds / "out" / "a.wav").touch()
+    (sounds / "out" / "a.wav").write_text("sound")
     plan = make_plan([sounds], sounds / "out", skip_existing=True)
     assert len(plan.jobs) == 2
     assert [job.source.name for job in plan.skipped] == ["a.wav"]
@@ -62,10 +62,44 @@ def test_no_source_is_overwritten(sounds: Path) -> None:
 def test_existing_outputs_are_replaced_or_skipped(sounds: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / "a.wav").touch()
+    (out / "a.wav").write_text("sound")
     assert len(make_plan([sounds], out).jobs) == 3
     plan = make_plan([sounds], out, skip_existing=True)
     assert (len(plan.jobs), len(plan.skipped)) == (2, 1)
+
+
+def test_only_what_is_done_is_skipped(sounds: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def skipped(*sources: Path, **options: bool) -> list[str]:
+        plan = make_plan(sources or [sounds], out, skip_existing=True, **options)
+        return [job.target.name for job in plan.skipped]
+
+    (out / "a.wav").symlink_to(out / "nowhere.wav")
+    (out / "b.flac").touch()
+    assert skipped() == []
+    (out / "nowhere.wav").write_text("sound")
+    (out / "b.flac").write_text("sound")
+    assert skipped() == ["a.wav", "b.flac"]
+    assert skipped(sounds / "missing" / "a.wav", sounds / "b.flac") == ["b.flac"]
+    assert skipped(pictures=True) == []
+    (out / "b.png").write_text("picture")
+    assert skipped(pictures=True) == ["b.flac"]
+
+
+def test_names_that_no_file_can_have(sounds: Path, tmp_path: Path) -> None:
+    a, long, loop = sounds / "a.wav", 253 * "x" + ".wav", tmp_path / "loop.wav"
+    loop.symlink_to(loop)
+    for paths, folder in (([a, tmp_path / long], None), ([a], tmp_path / long)):
+        with pytest.raises(ConfigError, match=r"xxx.* cannot be written: File name too long; choose another name"):
+            make_plan(paths, folder)
+    with pytest.raises(ConfigError, match=r"loop\.wav cannot be written: .*links; choose another name"):
+        make_plan([a, loop])
+    # As a source it fails when its turn comes, like any file that cannot be read.
+    for source in (loop, tmp_path / long):
+        assert targets([source, tmp_path / "out.wav"]) == [str(tmp_path / "out.wav")]
+        assert targets([loop, a], tmp_path / "out") == [str(tmp_path / "out" / name) for name in ("loop.wav", "a.wav")]
 
 
 def test_unclear_arguments_are_refused(sounds: Path, tmp_path: Path) -> None:
