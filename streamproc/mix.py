@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isinf
 
 import numpy as np
 
@@ -66,7 +65,7 @@ class Mix(Wrapper):
         bypass: bool = False,
     ) -> None:
         super().__init__(inner)
-        if attenuation_limit_db is None or (isinf(attenuation_limit_db) and attenuation_limit_db > 0):
+        if attenuation_limit_db is None or attenuation_limit_db > NO_LIMIT_DB:
             attenuation_limit_db = NO_LIMIT_DB
         self._mix = Smoothed(self.MIX, mix)
         self._limit_db = Smoothed(self.ATTENUATION_LIMIT, attenuation_limit_db)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +50,8 @@ def inspect(
         processor = load(model)
     except ModelFileError as error:
         complain(error)
-        raise typer.Exit(ExitCode.FAILED) from error
+        # A name that means no file can be corrected; a file that is there was looked into.
+        raise typer.Exit(ExitCode.FAILED if os.path.isfile(model) else ExitCode.REFUSED) from error
     comparison, problem = None, None
     if verify:
         try:

@@ -80,6 +80,7 @@ def live(
         typer.Option(
             "--rate",
             min=1000,
+            max=options.LARGEST_RATE,
             metavar="HZ",
             help="Rate of the devices. [dim]default: their own[/dim]",
             rich_help_panel=_DEVICES,

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+LARGEST_RATE = 768_000
+"""Hz: beyond what any converter or file has, so that more is a typing error, and would ask for memory without end."""
+
 _SOUND = "What is done to the sound"
 
 ModelOption = Annotated[
@@ -26,7 +29,7 @@ AttenuationLimitOption = Annotated[
         "--attenuation-limit",
         metavar="DB",
         min=0.0,
-        help="The most that may be taken away, in dB: 12 sounds natural, 100 is no limit.",
+        help="The most that may be taken away, in dB: 12 sounds natural; from 100 on there is no limit.",
         rich_help_panel=_SOUND,
     ),
 ]

@@ -13,6 +13,9 @@ from . import options
 from .console import ExitCode, command, complain, note
 from .processing import Processing
 
+LARGEST_BLOCK = 1 << 20
+"""Frames: more than 20 s at 48 kHz, whose arrival nobody waits for."""
+
 
 class RawFormat(StrEnum):
     """Raw sample formats, little-endian."""
@@ -30,7 +33,10 @@ class RawFormat(StrEnum):
     """
 )
 def pipe(
-    rate: Annotated[int, typer.Option("--rate", "-r", min=1, metavar="HZ", help="Sample rate of the stream.")],
+    rate: Annotated[
+        int,
+        typer.Option("--rate", "-r", min=1, max=options.LARGEST_RATE, metavar="HZ", help="Sample rate of the stream."),
+    ],
     channels: Annotated[int, typer.Option("--channels", "-c", min=1, metavar="N", help="Channels, interleaved.")],
     sample_format: Annotated[
         RawFormat, typer.Option("--sample-format", "-f", help="Little-endian; s24 is packed into three bytes.")
@@ -44,7 +50,10 @@ def pipe(
         ),
     ] = True,
     block: Annotated[
-        int, typer.Option("--block", "-b", min=1, metavar="N", help="Most frames that are taken at once.")
+        int,
+        typer.Option(
+            "--block", "-b", min=1, max=LARGEST_BLOCK, metavar="N", help="Most frames that are taken at once."
+        ),
     ] = 4096,
     model: options.ModelOption = None,
     attenuation_limit: options.AttenuationLimitOption = None,
@@ -60,6 +69,8 @@ def pipe(
     which is printed on stderr. Nothing but sound goes to stdout.
     """
     for stream, name, advice in ((sys.stdin, "stdin", "pipe sound into it"), (sys.stdout, "stdout", "send it on")):
+        if stream is None:
+            raise ConfigError(f"{name} is closed, and raw samples go through it; {advice}")
         if stream.isatty():
             raise ConfigError(f"{name} is a terminal, and raw samples are nothing to type or read; {advice}")
     from ..engine import Engine

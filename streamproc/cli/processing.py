@@ -56,6 +56,7 @@ class Processing:
         from ..mix import Mix
         from ..processor import Chain
 
+        self._check_words()
         stages: list[Processor] = []
         if self.highpass_hz:
             from ..dsp import HighPass
@@ -68,30 +69,60 @@ class Processing:
             raise ConfigError("nothing to do: --model none needs --highpass or --chain")
         elif self.mix != 1.0 or self.attenuation_limit_db is not None:
             raise ConfigError("--mix and --attenuation-limit belong to a model or a chain, and there is none")
+        elif self.channel_mode is not None:
+            raise ConfigError("--channel-mode says how channels share a model, and there is none; leave it out")
         return stages[0] if len(stages) == 1 else Chain(stages)
+
+    def _check_words(self) -> None:
+        """Refuse what means nothing, also where it would have no effect."""
+        if self.model is not None and not self.model.strip():
+            raise ConfigError(f"--model is empty; name a model or its file, or leave it out for {DEFAULT_MODEL}")
+        if self.channel_mode is None:
+            return
+        from ..model_processor import CHANNEL_MODES
+
+        if self.channel_mode not in CHANNEL_MODES:
+            raise ConfigError(f"--channel-mode must be one of {', '.join(CHANNEL_MODES)}; found {self.channel_mode!r}")
 
     def _core(self) -> Processor | None:
         """Return the model or the chain."""
         if self.chain is not None:
             if self.model is not None:
                 raise ConfigError("--chain takes the place of --model: name the model inside the chain file")
-            from ..chainfile import load_chain
-
-            return load_chain(self.chain, self._load)
+            return self._load_chain(self.chain)
         model = self.model or DEFAULT_MODEL
         return None if model == NO_MODEL else self._load(model)
+
+    def _load_chain(self, path: Path) -> Processor:
+        from ..chainfile import load_chain
+
+        ours_taken = False
+
+        def load_in_chain(model: str, channel_mode: str | None = None) -> Processor:
+            nonlocal ours_taken
+            ours_taken |= channel_mode is None
+            return self._load(model, channel_mode)
+
+        chain = load_chain(path, load_in_chain)
+        if self.channel_mode is not None and not ours_taken:
+            raise ConfigError(
+                f"--channel-mode has no effect: {path} holds no model that leaves its channel_mode open; leave it out"
+            )
+        return chain
 
     def _load(self, model: str, channel_mode: str | None = None) -> Processor:
         from ..loading import load
 
-        return load(model, channel_mode or self.channel_mode)
+        return load(model, self.channel_mode if channel_mode is None else channel_mode)
 
     def __str__(self) -> str:
         parts = [f"high-pass {self.highpass_hz:g} Hz"] if self.highpass_hz else []
         core = str(self.chain or self.model or DEFAULT_MODEL)
         if core != NO_MODEL:
+            from ..mix import NO_LIMIT_DB
+
             limit = self.attenuation_limit_db
-            details = [f"at most {limit:g} dB removed"] if limit is not None else []
+            details = [f"at most {limit:g} dB removed"] if limit is not None and limit < NO_LIMIT_DB else []
             details += [f"{self.mix:.0%} wet"] if self.mix != 1.0 else []
             parts.append(core + (f" ({', '.join(details)})" if details else ""))
         return " → ".join(parts)

@@ -76,6 +76,23 @@ def test_pictures(run: Run, sounds: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_that_is_missing_is_not_done(run: Run, sounds: Path, tmp_path: Path) -> None:
+    arguments = ("denoise", sounds / "a.wav", tmp_path / "out.wav", *HIGH_PASS, "--skip-existing")
+    assert run(*arguments).exit_code == 0
+    assert "1 skipped" in run(*arguments).stdout
+    assert "skipped" not in run(*arguments, "--plot").stdout
+    assert (tmp_path / "out.png").exists()
+    assert "1 skipped" in run(*arguments, "--plot").stdout
+
+
+def test_links_in_a_circle_are_files_that_cannot_be_read(run: Run, sounds: Path, tmp_path: Path) -> None:
+    (sounds / "loop.wav").symlink_to("loop.wav")
+    result = run("denoise", sounds, "--out", tmp_path / "out", *HIGH_PASS)
+    assert result.exit_code == 1
+    assert "loop.wav cannot be read: Too many levels of symbolic links" in result.stderr
+    assert tree(tmp_path / "out") == ["a.wav", "b.flac", "deep/c.wav"]
+
+
 def test_quiet_says_nothing(run: Run, sounds: Path, tmp_path: Path) -> None:
     assert run("denoise", sounds, "--out", tmp_path / "out", *HIGH_PASS, "--quiet").output == ""
 
@@ -113,6 +130,7 @@ def test_mix_and_attenuation_limit(run: Run, sounds: Path, model: Path, tmp_path
     assert difference("--mix", 0) == difference("--attenuation-limit", 0) == 0.0
     assert difference("--mix", 0.5) == pytest.approx(whole / 2, rel=1e-3)
     assert difference("--attenuation-limit", 6.0206) == pytest.approx(whole / 2, rel=1e-3)
+    assert difference("--attenuation-limit", 200) == difference("--attenuation-limit", "inf") == whole
 
 
 def test_a_high_pass_without_a_model(run: Run, tmp_path: Path) -> None:
@@ -131,6 +149,21 @@ def test_a_chain(run: Run, sounds: Path, model: Path, tmp_path: Path) -> None:
     assert np.abs(soundfile.read(tmp_path / "out.wav")[0]).max() < 1e-4
 
 
+def test_a_channel_mode_needs_a_model_in_the_chain_that_takes_it(
+    run: Run, sounds: Path, model: Path, tmp_path: Path
+) -> None:
+    chain = tmp_path / "chain.toml"
+    arguments = ("denoise", sounds / "b.flac", tmp_path / "out.wav", "--chain", chain, "--channel-mode", "mono")
+    table = f'[[processor]]\ntype = "model"\nmodel = "{model}"\n'
+    chain.write_text(table)
+    assert run(*arguments).exit_code == 0
+    for text in ('[[processor]]\ntype = "gain"\n', f'{table}channel_mode = "independent"\n'):
+        chain.write_text(text)
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert "--channel-mode has no effect" in result.stderr
+
+
 def test_channel_modes(run: Run, tmp_path: Path, model: Path) -> None:
     soundfile.write(tmp_path / "in.wav", noise(2, 4000).T, 16_000)
     result = run("denoise", tmp_path / "in.wav", tmp_path / "out.wav", "--model", model, "--channel-mode", "mono")
@@ -144,7 +177,10 @@ def test_channel_modes(run: Run, tmp_path: Path, model: Path) -> None:
     [
         (("--model", "nonsense"), "nonsense"),
         (("--model", "missing.onnx"), "no such file"),
+        (("--model", ""), "--model is empty"),
         (("--model", "none"), "nothing to do"),
+        ((*HIGH_PASS, "--channel-mode", "quadro"), "independent, linked, mono; found 'quadro'"),
+        ((*HIGH_PASS, "--channel-mode", "mono"), "--channel-mode says how channels share a model"),
         (("--model", "none", "--highpass", "100", "--mix", "0.5"), "there is none"),
         (("--chain", "missing.toml"), "missing.toml"),
         (("--chain", "chain.toml", "--model", "x.onnx"), "takes the place of --model"),

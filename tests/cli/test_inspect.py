@@ -66,5 +66,12 @@ def test_json(run: Run, model: Path) -> None:
 )
 def test_what_is_no_model(run: Run, tmp_path: Path, name: str, words: str) -> None:
     result = run("inspect", tmp_path / name if name != "nonsense" else name)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert words in result.stderr
+
+
+def test_a_damaged_model(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "damaged.onnx").write_bytes(b"no model")
+    result = run("inspect", tmp_path / "damaged.onnx")
+    assert result.exit_code == 1
+    assert "damaged.onnx" in result.stderr

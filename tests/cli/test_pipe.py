@@ -93,10 +93,52 @@ def test_a_terminal_is_no_stream(model: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [("--rate", 0, "--channels", 1), ("--rate", 48000), ("-r", 1, "-c", 1, "-f", "u8"), ("-r", 48000, "-c", 0)],
+    [
+        ("--rate", 0, "--channels", 1),
+        ("--rate", 48000),
+        ("-r", 1, "-c", 1, "-f", "u8"),
+        ("-r", 48000, "-c", 0),
+        ("-r", 1_999_999_999, "-c", 1),
+        ("-r", 48000, "-c", 1, "-b", 100_000_000_000),
+    ],
 )
 def test_wrong_streams_are_refused(run: Run, options: tuple[object, ...]) -> None:
-    assert run("pipe", *options, stdin=b"").exit_code == 2
+    assert run("pipe", *options, "--model", "none", "--highpass", 0.1, stdin=b"").exit_code == 2
+
+
+def test_more_channels_than_memory_is_one_sentence(run: Run) -> None:
+    options = ("-r", 48000, "-c", 10**12, "--model", "none", "--highpass", 20)
+    result = run("pipe", *options, stdin=b"")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: there is not enough memory for this; ask for ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [0, 1])
+def test_a_closed_stream_is_refused(closed: int) -> None:
+    # `python -m streamproc` with the stream closed, as a shell does it with `<&-` and `>&-`.
+    command = [sys.executable, "-m", "streamproc", "pipe", "-r", "48000", "-c", "1", "--model", "none"]
+    done = subprocess.run(
+        [*command, "--highpass", "50"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        preexec_fn=lambda: os.close(closed),
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {('stdin', 'stdout')[closed]} is closed")
+
+
+def test_a_full_disk_is_one_sentence() -> None:
+    command = [sys.executable, "-m", "streamproc", "pipe", "-r", "48000", "-c", "1", "-q", "--model", "none"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*command, "--highpass", "50"], input=bytes(1000), stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"error: the input or the output failed: No space left on device\n"
 
 
 def test_sound_passes_while_the_stream_is_open(model: Path) -> None:

@@ -75,7 +75,7 @@ def test_limit_is_what_stays_where_everything_is_removed(limit_db):
     np.testing.assert_allclose(y, delayed(x, 77) * 10 ** (-limit_db / 20), atol=1e-7)
 
 
-@pytest.mark.parametrize("limit_db", [None, float("inf"), NO_LIMIT_DB])
+@pytest.mark.parametrize("limit_db", [None, float("inf"), 200.0, NO_LIMIT_DB])
 def test_no_limit(limit_db):
     y = run_blocks(prepared(lambda: Mix(Mute(0), attenuation_limit_db=limit_db), CONFIG), noise(2, 500), [500])
     assert not y.any()
@@ -175,6 +175,7 @@ def test_latency_and_tail_are_those_of_the_processor():
         ({"mix": float("nan")}, "mix must lie"),
         ({"attenuation_limit_db": -1.0}, "attenuation_limit must lie between 0 and 100 dB, found -1.0"),
         ({"attenuation_limit_db": float("-inf")}, "attenuation_limit"),
+        ({"attenuation_limit_db": float("nan")}, "attenuation_limit"),
     ],
 )
 def test_settings_out_of_range(settings, message):
