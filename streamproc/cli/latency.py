@@ -55,9 +55,20 @@ def latency(
     model: Annotated[
         str, typer.Option("--model", "-m", metavar="NAME|FILE", help="Shipped model or model file.")
     ] = "denoise",
-    rate: Annotated[int, typer.Option("--rate", "-r", min=1, metavar="HZ", help="Sample rate of the stream.")] = 48_000,
+    rate: Annotated[
+        int,
+        typer.Option("--rate", "-r", min=1, max=options.LARGEST_RATE, metavar="HZ", help="Sample rate of the stream."),
+    ] = 48_000,
     block: Annotated[
-        int, typer.Option("--block", "-b", min=0, metavar="N", help="Frames per block; 0: no device, any size.")
+        int,
+        typer.Option(
+            "--block",
+            "-b",
+            min=0,
+            max=options.LARGEST_BLOCK,
+            metavar="N",
+            help="Frames per block; 0: no device, any size.",
+        ),
     ] = 128,
     channels: Annotated[int, typer.Option("--channels", "-c", min=1, metavar="N", help="Channels.")] = 1,
     mode: Annotated[

@@ -89,7 +89,12 @@ def live(
     block: Annotated[
         int,
         typer.Option(
-            "--block", min=0, metavar="N", help="Frames per block; 0: as the device likes.", rich_help_panel=_DEVICES
+            "--block",
+            min=0,
+            max=options.LARGEST_BLOCK,
+            metavar="N",
+            help="Frames per block; 0: as the device likes.",
+            rich_help_panel=_DEVICES,
         ),
     ] = 0,
     latency: Annotated[

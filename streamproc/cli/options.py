@@ -10,6 +10,9 @@ import typer
 LARGEST_RATE = 768_000
 """Hz: beyond what any converter or file has, so that more is a typing error, and would ask for memory without end."""
 
+LARGEST_BLOCK = 1 << 20
+"""Frames: more than 20 s at 48 kHz, whose arrival nobody waits for."""
+
 _SOUND = "What is done to the sound"
 
 ModelOption = Annotated[

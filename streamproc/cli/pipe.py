@@ -13,9 +13,6 @@ from . import options
 from .console import ExitCode, command, complain, note
 from .processing import Processing
 
-LARGEST_BLOCK = 1 << 20
-"""Frames: more than 20 s at 48 kHz, whose arrival nobody waits for."""
-
 
 class RawFormat(StrEnum):
     """Raw sample formats, little-endian."""
@@ -52,7 +49,7 @@ def pipe(
     block: Annotated[
         int,
         typer.Option(
-            "--block", "-b", min=1, max=LARGEST_BLOCK, metavar="N", help="Most frames that are taken at once."
+            "--block", "-b", min=1, max=options.LARGEST_BLOCK, metavar="N", help="Most frames that are taken at once."
         ),
     ] = 4096,
     model: options.ModelOption = None,
