@@ -46,12 +46,11 @@ NOISE  ?= $(SHARED)/data/train/noise $(wildcard cache/debian/noise)
 TRAIN  := $(BIN)/python -m export train $(SPEECH:%=--speech %) $(NOISE:%=--noise %)
 
 train-denoiser: $(VENV)/.dev
-	$(TRAIN) --name denoise --minutes 710
+	$(TRAIN) --name denoise --minutes 810
 
-# From the weights of the line above, or of any other run: START=file.
-START ?= runs/denoise/ema.pt
+# START=file begins from the weights of any run of at most as many layers and units.
 train-denoiser-hq: $(VENV)/.dev
-	$(TRAIN) --name denoise-hq --model denoise-hq --start $(START) --minutes 480
+	$(TRAIN) --name denoise-hq --model denoise-hq $(START:%=--start %) --minutes 790
 
 evaluate: $(VENV)/.dev
 	$(BIN)/python -m export evaluate

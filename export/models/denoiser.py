@@ -77,7 +77,7 @@ class GruDenoiserConfig:
 DENOISERS = {
     config.name: config
     for config in (
-        GruDenoiserConfig(),
+        GruDenoiserConfig(n_layers=4),
         GruDenoiserConfig(name="denoise-hq", n_taps=5, lookahead=2, hidden=448),
     )
 }
