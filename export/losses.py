@@ -37,8 +37,8 @@ class LossConfig:
     floor_db : float
         Where compression turns linear, below the item's level. Clean recordings are only clean to 30-50 dB.
     loudness_weight : float
-        Weight of the difference in loudness (`loudness_difference`), measured in the first resolution. At 0.2 most of
-        the loss is this term.
+        Weight of the difference in loudness (`loudness_difference`), measured in the first resolution; doubled
+        twice, with what came of it in `docs/model.md`.
     """
 
     resolutions: tuple[tuple[int, int], ...] = ((1024, 512), (512, 256))

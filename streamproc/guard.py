@@ -20,14 +20,6 @@ def all_finite(block: Block) -> bool:
     return isfinite(vdot(block, block))
 
 
-def silence_bad(block: Block) -> int:
-    """Put silence, in place, where samples are infinite, NaN or too loud to be sound; return how many those were."""
-    with np.errstate(invalid="ignore"):
-        bad = ~(np.abs(block) <= _MAX_MAGNITUDE)
-    block[bad] = 0.0
-    return int(bad.sum())
-
-
 class Guard:
     """Silence what comes in bad, clamp what goes out too loud.
 
@@ -50,9 +42,11 @@ class Guard:
             return x
         clean = self._clean[:, : x.shape[1]]
         np.copyto(clean, x)
-        n_bad = silence_bad(clean)
-        self.silenced += n_bad
-        return clean if n_bad else x
+        with np.errstate(invalid="ignore"):
+            bad = ~(np.abs(clean) <= _MAX_MAGNITUDE)
+        clean[bad] = 0.0
+        self.silenced += int(bad.sum())
+        return clean
 
     def clamp(self, out: Block) -> bool:
         """Limit `out` to [-1, 1] in place.

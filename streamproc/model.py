@@ -204,6 +204,8 @@ class SpectrumFrames(_ModelFrames):
 
     def _answered(self) -> npt.NDArray[np.complex64]:
         """Return the spectrum that the model's output describes: with a lookahead an earlier one than the newest."""
+        if len(self._recent) == 1:
+            return self._spectrum
         np.copyto(self._recent[self._newest], self._spectrum)
         self._newest = (self._newest + 1) % len(self._recent)
         answered: npt.NDArray[np.complex64] = self._recent[self._newest]

@@ -11,7 +11,7 @@ import numpy as np
 
 from .engine import Engine
 from .errors import AudioFileError, EngineError, StreamprocError
-from .guard import silence_bad
+from .guard import Guard
 from .levels import LevelMeter
 from .processor import Processor
 from .spec import Block, LatencyBreakdown
@@ -140,13 +140,12 @@ def process_file(
     with AudioReader(source) as reader:
         info = reader.info
         engine = Engine(processor, info.sample_rate, info.n_channels, max_block=BLOCK)
+        guard = Guard(info.n_channels, BLOCK)  # as the engine has one, for the meter of what goes in
         level_in, level_out = LevelMeter(info.sample_rate), LevelMeter(info.sample_rate)
 
         def read() -> Iterator[Block]:
             for x in reader.blocks(BLOCK):
-                heard = x.copy()
-                silence_bad(heard)  # the engine does, and counts them, but hands out only its output
-                level_in.update(heard)
+                level_in.update(guard.clean(x))
                 yield x
 
         with create(target, info) as writer:

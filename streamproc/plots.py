@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from .atomic import replacing
 from .errors import AudioFileError, BackendUnavailable, ConfigError
-from .guard import silence_bad
+from .guard import Guard
 from .levels import decibels
 from .spec import Block
 from .text import clock, counted
@@ -116,14 +116,14 @@ def overview(path: Path) -> Overview:
         window = periodic_hann(size).astype(np.float32)
         # Half of the window's sum is the height of the peak that a sine at full scale makes.
         columns = _Columns(size // 2 + 1, scale=(2.0 / float(window.sum())) ** 2)
+        guard = Guard(info.n_channels, _BLOCK)
         n_frames = 0
 
         def blocks() -> Iterator[Block]:
             nonlocal n_frames
             for block in reader.blocks(_BLOCK):
                 n_frames += block.shape[1]
-                silence_bad(block)
-                yield block
+                yield guard.clean(block)
 
         lead = (size - hop) // 2
         for frames in _overlapping(blocks(), size, hop, lead):

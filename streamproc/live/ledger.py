@@ -108,7 +108,7 @@ class Overload:
         self._burst = burst
         self._rest = rest
         self._level = 0.0
-        self._length = self._last = rest or 0
+        self._last = 0
         self._left = 0
         self._well = 0
         self.resting = False
@@ -124,14 +124,13 @@ class Overload:
         """
         self._level = max(0.0, self._level + missed - self._share * n)
         self._well += n
-        if self._rest is not None and self._well >= self._last:
-            self._length = self._rest
         if self._level <= self._burst:
             return False
         self.resting = True
         self.count += 1
-        self._left = self._last = self._length
-        self._length = min(2 * self._length, self._LONGEST * (self._rest or 0))
+        first = self._rest or 0
+        self._last = first if self._well >= self._last else min(2 * self._last, self._LONGEST * first)
+        self._left = self._last
         return True
 
     def rest(self, n: int) -> bool:
