@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from streamproc.backends.loader import load_model
-from streamproc.bench.places import require_file, require_folder
 from streamproc.errors import ConfigError, ModelFileError, StreamprocError
 from streamproc.model import FrameModel
+from streamproc.places import require_file, require_folder
 from streamproc.verify import Comparison, check_golden, run_steps
 
 from .model_file import StepModule, initial_inputs, require_streaming, speech_like_frames

@@ -30,12 +30,12 @@ def bench(
     docs/performance.md tells how to read the figures.
     """
     from streamproc.bench.compare import compare as compare_reports
-    from streamproc.bench.places import require_file
     from streamproc.bench.report import Report
     from streamproc.bench.timing import QUICK, THOROUGH
     from streamproc.cli.bench import bench_progress, warn_of
     from streamproc.cli.bench_report import print_comparison, print_report
     from streamproc.cli.console import stdout
+    from streamproc.places import require_file
 
     from ..bench import run_bench
 

@@ -47,10 +47,10 @@ def evaluate(
     from rich.console import Console
     from rich.progress import track
 
-    from streamproc.bench.places import require_folder
     from streamproc.bench.timing import QUICK, THOROUGH
     from streamproc.cli.bench import bench_progress
     from streamproc.errors import ConfigError
+    from streamproc.places import require_folder
     from streamproc.sidecar import shipped_models
 
     from ..evaluate import pictures, report

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import track
 
 from streamproc.atomic import replacing
-from streamproc.bench.places import require_folder
 from streamproc.errors import StreamprocError
+from streamproc.places import require_folder
 from streamproc.text import clock
 
 from .report import RecipeReport, RunRecord, results_table, write_report

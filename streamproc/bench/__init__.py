@@ -9,7 +9,6 @@
     runner               which cases make up a bench; runs them
     report, compare      what came out; against what came out before
     plots                the same as pictures
-    places               where they can be written
 
 How to read the figures: ``docs/performance.md``. Nothing is imported here, so that the process of `resources` loads
 nothing but what it measures.

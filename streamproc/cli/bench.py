@@ -70,9 +70,9 @@ def bench(
     docs/performance.md.
     """
     from ..bench.compare import compare as compare_reports
-    from ..bench.places import require_file, require_folder
     from ..bench.report import Report
     from ..bench.runner import BenchSettings, run_bench
+    from ..places import require_file, require_folder
     from .bench_report import print_comparison, print_report
 
     settings = BenchSettings(

@@ -31,7 +31,6 @@ from streamproc.bench.cases import Case, Suite, callback_case, callbacks_suite, 
 from streamproc.bench.compare import compare
 from streamproc.bench.environment import Environment
 from streamproc.bench.peers import PACKAGES, peer_case
-from streamproc.bench.places import require_file, require_folder
 from streamproc.bench.report import Report, Row
 from streamproc.bench.resources import Resources, measure_resources
 from streamproc.bench.runner import BenchSettings, _labels, run_bench, run_suite
@@ -40,6 +39,7 @@ from streamproc.cli.app import app
 from streamproc.cli.bench_report import print_report
 from streamproc.dsp.delay import Delay
 from streamproc.errors import BackendUnavailable, ConfigError, ModelFileError
+from streamproc.places import require_file, require_folder
 from streamproc.processor import BaseProcessor
 from streamproc.spec import Block
 
@@ -391,7 +391,7 @@ def test_a_folder_that_takes_no_files_is_refused(tmp_path: Path, monkeypatch: py
     def full(dir: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("streamproc.bench.places.TemporaryFile", full)
+    monkeypatch.setattr("streamproc.places.TemporaryFile", full)
     for require in (require_file, require_folder):
         with pytest.raises(ConfigError, match=r"new cannot be written: .* takes no files \(No space left"):
             require(tmp_path / "new")

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from ..errors import ConfigError
+from .errors import ConfigError
 
 
 def require_file(path: Path) -> None:
