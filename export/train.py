@@ -20,7 +20,8 @@ from torch import Tensor
 from streamproc.errors import ConfigError
 
 from .compiling import Compiled
-from .data.mixing import Batch, MixConfig, open_mixer
+from .data.mix_config import MixConfig
+from .data.mixing import Batch, open_mixer
 from .data.prefetch import prefetch
 from .data.validation import ValidationSet, enhance_all, make_validation_set, measure
 from .losses import LossConfig, denoising_loss

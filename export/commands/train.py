@@ -56,7 +56,7 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin again instead of going on.")] = False,
 ) -> None:
     """Train a denoiser; stop with Ctrl-C and go on with the same command."""
-    from ..data.mixing import MixConfig
+    from ..data.mix_config import MixConfig
     from ..losses import LossConfig
     from ..models import DENOISERS
     from ..train import TrainConfig, fresh_seed

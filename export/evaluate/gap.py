@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from ..data.cache import SoundCache, open_cache
-from ..data.mixing import MixConfig, Mixer
+from ..data.mix_config import MixConfig
+from ..data.mixing import Mixer
 from ..tables import Table
 from .mixtures import PLAIN_LEVEL_DBFS, SEED, Mixture, MixtureRow
 from .statistics import Results

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from ..data.cache import active_rms
-from ..data.mixing import MixConfig
+from ..data.mix_config import MixConfig
 from ..data.synthetic import open_synthetic
 from ..data.validation import ValidationSet, enhance_all, make_validation_set
 from ..evaluate.metrics import DNSMOS_FILE, RATE, Dnsmos, pesq_wb, si_sdr_db, stoi

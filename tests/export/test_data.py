@@ -14,7 +14,8 @@ import pytest
 import soundfile as sf
 
 from export.data.cache import SoundCache, active_rms, list_clips, open_cache
-from export.data.mixing import MixConfig, Mixer, _play_at
+from export.data.mix_config import MixConfig
+from export.data.mixing import Mixer, _play_at
 from export.data.prefetch import prefetch
 from export.data.rooms import open_rooms
 from export.data.synthetic import KINDS, open_synthetic

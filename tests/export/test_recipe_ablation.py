@@ -15,7 +15,7 @@ from helpers import write_voices_and_noises
 from rich.console import Console
 
 from export.data.cache import active_rms
-from export.data.mixing import MixConfig
+from export.data.mix_config import MixConfig
 from export.data.validation import ValidationSet
 from export.evaluate.mixtures import rms
 from export.evaluate.statistics import Interval

@@ -24,7 +24,7 @@ from typer.testing import CliRunner, Result
 from export import losses
 from export.__main__ import make_app
 from export.compiling import Compiled
-from export.data.mixing import MixConfig
+from export.data.mix_config import MixConfig
 from export.losses import LossConfig, _Spectrum, denoising_loss, loudness_difference, si_sdr_db
 from export.models import load_checkpoint, training_record
 from export.run_folder import Progress
