@@ -37,6 +37,9 @@ class GruDenoiserConfig:
     top_hz : float
     n_taps : int
         Taps of the complex filter: the newest frame and ``n_taps - 1`` before it.
+    n_sharp : int
+        Bins from 0 Hz up that are also heard through a longer window, made of all frames that the filter reaches: at
+        two frequencies for each, so that the harmonics of a low voice can be told apart. 0 for none.
     lookahead : int
         Frames that are heard before a frame is answered. The filter reaches into them, so it has more taps than this.
     hidden : int
@@ -59,6 +62,7 @@ class GruDenoiserConfig:
     n_bands: int = 24
     top_hz: float = 20_000.0
     n_taps: int = 3
+    n_sharp: int = 0
     lookahead: int = 0
     hidden: int = 320
     n_layers: int = 3
@@ -67,6 +71,8 @@ class GruDenoiserConfig:
     n_frequencies: int = 4
 
     def __post_init__(self) -> None:
+        if not 0 <= self.n_sharp <= self.n_low:
+            raise ConfigError(f"n_sharp is {self.n_sharp}; it may be 0 to n_low, {self.n_low}")
         if not 0 <= self.lookahead < self.n_taps or self.n_taps < 2:
             raise ConfigError(
                 f"the filter needs at least two taps, and more than frames of lookahead; "
@@ -77,8 +83,8 @@ class GruDenoiserConfig:
 DENOISERS = {
     config.name: config
     for config in (
-        GruDenoiserConfig(n_layers=4),
-        GruDenoiserConfig(name="denoise-hq", n_taps=5, lookahead=2, hidden=448),
+        GruDenoiserConfig(n_layers=4, n_taps=5, n_sharp=48),
+        GruDenoiserConfig(name="denoise-hq", n_taps=7, n_sharp=48, lookahead=2, hidden=448),
     )
 }
 """The shipped denoisers by name."""
@@ -112,7 +118,9 @@ class GruDenoiser(StreamableModel):
         pool, spread = band_matrices(cfg)
         self.register_buffer("pool", torch.as_tensor(pool, dtype=torch.float32), persistent=False)
         self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.float32), persistent=False)
-        n_features = cfg.n_low + cfg.n_bands + 2 * cfg.n_low
+        if cfg.n_sharp:
+            self.register_buffer("sharpen", torch.as_tensor(sharp_filters(cfg), dtype=torch.float32), persistent=False)
+        n_features = 2 * cfg.n_sharp + cfg.n_low + cfg.n_bands + 2 * cfg.n_low
         self.register_buffer("feature_mean", torch.zeros(n_features))
         self.register_buffer("feature_scale", torch.ones(n_features))
         self.encode = Linear(n_features, cfg.hidden)
@@ -157,7 +165,8 @@ class GruDenoiser(StreamableModel):
         spectra = frames.transpose(-1, -2)  # [channels, steps, 2, bins]: everything below runs along bins
         low = torch.cat([past, spectra[..., :n_low]], dim=1)
         turned = _times_j(low)
-        features = (self.features(spectra, low, turned) - self.feature_mean) * self.feature_scale
+        heard = self._heard(low, turned)
+        features = (self.features(spectra, low, turned, heard) - self.feature_mean) * self.feature_scale
         x = torch.relu(self.encode(features))
         n_states = len(carried) // len(self.core)
         next_carried: list[Tensor] = []
@@ -167,13 +176,24 @@ class GruDenoiser(StreamableModel):
             x = x + y
         high = spectra[..., n_low:]
         if waiting is not None:
-            heard = torch.cat([waiting, high], dim=1)
-            high = heard[:, :-lookahead]
-            next_carried.append(heard[:, -lookahead:])
-        out = self.shape(low, turned, high, self.taps(x), self.gains(x))
+            waiting = torch.cat([waiting, high], dim=1)
+            high = waiting[:, :-lookahead]
+            next_carried.append(waiting[:, -lookahead:])
+        out = self.shape(heard, high, self.taps(x), self.gains(x))
         return out, low[:, -(self.config.n_taps - 1) :], *next_carried
 
-    def features(self, spectra: Tensor, low: Tensor, turned: Tensor) -> Tensor:
+    def _heard(self, low: Tensor, turned: Tensor) -> Tensor:
+        """All frames that the filter reaches: [channels, steps, 2 * n_taps, 2, n_low], newest first.
+
+        Each is followed by itself times j: so a complex product is the real part times the one plus the imaginary part
+        times the other.
+        """
+        pair = torch.stack([low, turned], dim=2)
+        first = self.config.n_taps - 1
+        steps = low.shape[1] - first
+        return torch.cat([pair[:, start : start + steps] for start in range(first, -1, -1)], dim=2)
+
+    def features(self, spectra: Tensor, low: Tensor, turned: Tensor, heard: Tensor) -> Tensor:
         """Unscaled features [channels, steps, n_features].
 
         Parameters
@@ -183,6 +203,8 @@ class GruDenoiser(StreamableModel):
             The low bins with their past.
         turned : as `low`
             The same times j.
+        heard : [channels, steps, 2 * n_taps, 2, n_low]
+            All frames that the filter reaches; see `_heard`.
         """
         n_low, newest = self.config.n_low, self.config.n_taps - 1
         power = spectra.square().sum(2)
@@ -193,25 +215,31 @@ class GruDenoiser(StreamableModel):
         scale = torch.rsqrt(low_power * previous_power)
         advance_re = (current * previous).sum(2) * scale
         advance_im = (current * turned[:, newest - 1 : -1]).sum(2) * scale
-        return torch.cat([torch.log(torch.cat([low_power, band_power + _POWER_FLOOR], -1)), advance_re, advance_im], -1)
+        powers = [low_power, band_power + _POWER_FLOOR]
+        if self.config.n_sharp:
+            sharp = (heard[:, :, None, :, :, : self.config.n_sharp] * self.sharpen).sum(3)
+            powers.insert(0, sharp.square().sum(3).flatten(2) + _POWER_FLOOR)
+        return torch.cat([torch.log(torch.cat(powers, -1)), advance_re, advance_im], -1)
 
     @torch.no_grad()
     def calibrate(self, frames: Tensor) -> None:
         """Set the fixed feature scaling from example spectra [channels, steps, bins, 2]."""
         spectra = frames.transpose(-1, -2)
         low = torch.cat([self.init_state(frames.shape[0])[0], spectra[..., : self.config.n_low]], dim=1)
-        features = self.features(spectra, low, _times_j(low)).flatten(0, 1)
+        turned = _times_j(low)
+        features = self.features(spectra, low, turned, self._heard(low, turned)).flatten(0, 1)
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(1.0 / features.std(0).clamp_min(1e-3))
 
     @torch.no_grad()
     def grow(self, weights: Mapping[str, Tensor], config: GruDenoiserConfig) -> None:
-        """Take over the weights of a smaller model with the same features.
+        """Take over the weights of a smaller model with the same features, or fewer.
 
         Units that it lacks are heard by nothing that was there before [1]_, and layers that it lacks start silent -
         their candidate state is zero - so the larger model begins as the function that the smaller one was, and learns
         from there. Only where the lookahead is longer does it begin as something else: gains and filters that were
-        meant for one frame meet one that is so many frames older.
+        meant for one frame meet one that is so many frames older. Features that it lacks are heard by nothing either, and
+        keep the scaling that `calibrate` has given them.
 
         Parameters
         ----------
@@ -234,18 +262,21 @@ class GruDenoiser(StreamableModel):
         if own == config:
             self.load_state_dict(weights)
             return
-        smaller = ("hidden", "n_layers", "lookahead")
+        smaller = ("hidden", "n_layers", "lookahead", "n_sharp")
         same = ("sample_rate", "hop", "analysis_window", "n_low", "n_bands", "top_hz")
         differing = [name for name in same if getattr(own, name) != getattr(config, name)]
         differing += [name for name in smaller if getattr(own, name) < getattr(config, name)]
         if own.n_taps - own.lookahead < config.n_taps - config.lookahead:
             differing.append("n_taps")
+        if config.n_sharp and (own.n_sharp, own.n_taps) != (config.n_sharp, config.n_taps):
+            differing.append("n_sharp")
         if (own.core, config.core) != ("gru", "gru"):
             differing.append("core")
         if differing:
             found = ", ".join(f"{name} {getattr(config, name)} against {getattr(own, name)}" for name in differing)
             raise ConfigError(f"only a smaller GRU model with the same features can be grown; found {found}")
         later = own.lookahead - config.lookahead
+        n_new = 2 * (own.n_sharp - config.n_sharp)  # features in front of those that the smaller one has
         grown = self.state_dict()
         for name, new in grown.items():
             old = weights.get(name)
@@ -254,18 +285,23 @@ class GruDenoiser(StreamableModel):
             elif old is not None and name.startswith("taps."):
                 new.zero_()
                 _put_in(new.unflatten(0, (own.n_taps, -1))[later:], old.unflatten(0, (config.n_taps, -1)))
+            elif old is not None and name.startswith("feature_"):
+                new[n_new:] = old
+            elif old is not None and name == "encode.weight":
+                new[:, :n_new] = 0.0
+                _put_in(new[:, n_new:], old)
             elif old is not None:
                 _put_in(new, old)
             elif name.startswith("core."):
                 new[2 * own.hidden :] = 0.0
         self.load_state_dict(grown)
 
-    def shape(self, low: Tensor, turned: Tensor, high: Tensor, taps: Tensor, gains: Tensor) -> Tensor:
+    def shape(self, heard: Tensor, high: Tensor, taps: Tensor, gains: Tensor) -> Tensor:
         """Filter the low bins along time and scale everything; returns [channels, steps, bins, 2].
 
         Parameters
         ----------
-        low, turned
+        heard
             As in `features`.
         high : [channels, steps, 2, n_high]
             The high bins of the frames that are answered.
@@ -276,22 +312,10 @@ class GruDenoiser(StreamableModel):
         """
         n_low = self.config.n_low
         gains = torch.sigmoid(gains).unsqueeze(2)
-        low_out = self._filter(low, turned, taps) * gains[..., :n_low]
+        weights = taps.unflatten(-1, (2 * self.config.n_taps, 1, n_low))
+        low_out = (weights * heard).sum(2) * gains[..., :n_low]
         high_out = high * (gains[..., n_low:] @ self.spread)
         return torch.cat([low_out, high_out], dim=-1).transpose(-1, -2)
-
-    def _filter(self, low: Tensor, turned: Tensor, taps: Tensor) -> Tensor:
-        """Complex filter along time of the low bins: [channels, steps, 2, n_low].
-
-        A complex product is the real part times the value plus the imaginary part times the value turned by j.
-        """
-        cfg = self.config
-        steps = taps.shape[1]
-        pair = torch.stack([low, turned], dim=2)
-        starts = range(cfg.n_taps - 1, -1, -1)
-        history = torch.cat([pair[:, start : start + steps] for start in starts], dim=2)
-        weights = taps.reshape(taps.shape[0], steps, 2 * cfg.n_taps, 1, cfg.n_low)
-        return (weights * history).sum(2)
 
 
 def _put_in(new: Tensor, old: Tensor) -> None:
@@ -322,3 +346,23 @@ def band_matrices(config: GruDenoiserConfig) -> tuple[np.ndarray, np.ndarray]:
     spread = np.maximum(0.0, 1.0 - np.abs(place[None, :] - np.arange(config.n_bands)[:, None]))
     pool = (spread / spread.sum(axis=1, keepdims=True)).T
     return pool, spread
+
+
+def sharp_filters(config: GruDenoiserConfig) -> np.ndarray:
+    """Fixed complex filters along time that make a longer window of all frames that `config`'s filter reaches.
+
+    A tone of frequency f advances by ``2 pi f hop / sample_rate`` from frame to frame. Turned back by that, and weighted
+    by a half sine, the frames add up to a spectrum at f whose window is longer by ``(n_taps - 1) * hop`` samples. It is
+    taken a quarter of a bin below and above every bin.
+
+    Returns
+    -------
+    [2, 2 * n_taps, 1, n_sharp]
+        For `GruDenoiser._heard`: below and above; real and imaginary parts of every tap.
+    """
+    offset = np.array([-0.25, 0.25])[:, None, None]
+    age = np.arange(config.n_taps)[None, :, None]
+    cycles = (np.arange(config.n_sharp) + offset) * age * config.hop / config.analysis_window
+    weight = np.sin(np.pi * (age + 1) / (config.n_taps + 1))
+    turn = weight / weight.sum() * np.exp(2j * np.pi * cycles)
+    return np.stack([turn.real, turn.imag], axis=2).reshape(2, 2 * config.n_taps, 1, config.n_sharp)
