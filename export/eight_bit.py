@@ -20,6 +20,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
 from .model_file import StepModule
+from .simplify import drop_unused
 
 BLOCK = 32
 """Weights that share a scale. Blocks of 64 left 2 dB more error and were hardly faster."""
@@ -99,7 +100,7 @@ def use_8_bit_products(model: onnx.ModelProto) -> int:
         for part in reversed(new):
             graph.node.insert(place, part)
     graph.initializer.extend(made)
-    _drop_unused(graph)
+    drop_unused(graph)
     if n_products:
         model.opset_import.append(helper.make_opsetid(_DOMAIN, _OPERATOR_VERSION))
     return n_products
@@ -174,31 +175,29 @@ def _gru(
     """Make one step of a GRU, gates in the order z, r, n: ``n = tanh(x_n + r h_n)``, ``h = n + z (h - n)``."""
     x, weight_x, weight_h, bias, _, before = node.input
     of_all_steps, after = (*node.output, "")[:2]
-    label = node.name
-    matrices = [numpy_helper.to_array(weights[name])[0] for name in (weight_x, weight_h)]
-    hidden = matrices[1].shape[1]
-    sizes, second_axis = f"{label}_sizes", f"{label}_second_axis"
-    made.append(numpy_helper.from_array(np.array([2 * hidden, hidden]), sizes))
-    made.append(numpy_helper.from_array(np.array([1]), second_axis))
-
-    def node_of(kind: str, inputs: list[str], *outputs: str, **attributes: int) -> NodeProto:
-        return helper.make_node(kind, inputs, [*outputs], f"{label}_{kind}_{outputs[0]}", **attributes)
+    from_x, from_h = (numpy_helper.to_array(weights[name])[0] for name in (weight_x, weight_h))
+    bias_x, bias_h = np.split(numpy_helper.to_array(weights[bias])[0], 2)
+    gates, new = slice(2 * from_h.shape[1]), slice(2 * from_h.shape[1], None)
 
     def own(name: str) -> str:
-        return f"{label}_{name}"
+        return f"{node.name}_{name}"
 
-    batch_first = _batch_first(graph, node)
-    if batch_first is not None:
-        x, state, out, next_state = batch_first
-        before, after = own("h"), out
-        yield node_of("Unsqueeze", [state, second_axis], before)
+    def node_of(kind: str, inputs: list[str], *outputs: str, **attributes: int) -> NodeProto:
+        return helper.make_node(kind, inputs, [*outputs], own(f"{kind}_{outputs[0]}"), **attributes)
+
+    def product_of(source: str, matrix: Array, values: Array, out: str) -> NodeProto:
+        made.append(numpy_helper.from_array(values.copy(), own(f"bias_{out}")))
+        return _product(own(out), source, matrix, own(f"bias_{out}"), own(out), made)
+
+    moved = _batch_first(graph, node)
+    if moved is not None:
+        x, before, after = moved
     after = after or own("after")
-    biases = np.split(numpy_helper.to_array(weights[bias])[0], 2)
-    for side, source, matrix, values in zip("xh", (x, before), matrices, biases, strict=True):
-        made.append(numpy_helper.from_array(values.copy(), own(f"bias_{side}")))
-        yield _product(own(side), source, matrix, own(f"bias_{side}"), own(f"all_{side}"), made)
-        yield node_of("Split", [own(f"all_{side}"), sizes], own(f"gates_{side}"), own(f"new_{side}"), axis=-1)
-    yield node_of("Add", [own("gates_x"), own("gates_h")], own("gates"))
+    # Input and state as one vector for both gates: one operator less than adding two products and cutting them up.
+    yield node_of("Concat", [x, before], own("both"), axis=-1)
+    yield product_of(own("both"), np.hstack([from_x[gates], from_h[gates]]), bias_x[gates] + bias_h[gates], "gates")
+    yield product_of(x, from_x[new], bias_x[new], "new_x")
+    yield product_of(before, from_h[new], bias_h[new], "new_h")
     yield node_of("Sigmoid", [own("gates")], own("open"))
     yield node_of("Split", [own("open")], own("update"), own("reset"), axis=-1, num_outputs=2)
     yield node_of("Mul", [own("reset"), own("new_h")], own("let_in"))
@@ -207,36 +206,38 @@ def _gru(
     yield node_of("Sub", [before, own("new")], own("change"))
     yield node_of("Mul", [own("update"), own("change")], own("kept"))
     yield node_of("Add", [own("new"), own("kept")], after)
-    if batch_first is not None:
-        yield node_of("Squeeze", [after, second_axis], next_state)
-    else:
-        yield node_of("Unsqueeze", [after, second_axis], of_all_steps)
+    if moved is None:
+        made.append(numpy_helper.from_array(np.array([1]), own("second_axis")))
+        yield node_of("Unsqueeze", [after, own("second_axis")], of_all_steps)
 
 
-def _batch_first(graph: onnx.GraphProto, node: NodeProto) -> tuple[str, str, str, str] | None:
+def _batch_first(graph: onnx.GraphProto, node: NodeProto) -> tuple[str, str, str] | None:
     """Take away the operators that move axes around a GRU, where they are those of a batch-first layer.
 
     The operator wants time first, and says twice what comes out, with an axis more. With one step nothing has to
-    move: everything may stay ``[channels, 1, ...]``.
+    move: everything may stay ``[channels, 1, ...]``, and what comes out is the next state.
 
     Returns
     -------
-    x, state, out, next_state : str
+    x, state, out : str
         The tensors around them; None where the graph looks different.
     """
     pattern = (
         _made_by(graph, node.input[0], "Transpose"),
-        _made_by(graph, node.input[5], "Unsqueeze"),
+        _made_by(graph, node.input[5], "Transpose"),
         squeezed := _only_reader(graph, node.output[0], "Squeeze"),
         _only_reader(graph, squeezed.output[0] if squeezed else "", "Transpose"),
-        _only_reader(graph, node.output[1], "Squeeze"),
+        _only_reader(graph, node.output[1], "Transpose"),
     )
     if not all(pattern):
         return None
     turned, lifted, squeezed, turned_back, last = (part for part in pattern if part is not None)
     for moving in (squeezed, turned_back, last):
         graph.node.remove(moving)
-    return turned.input[0], lifted.input[0], turned_back.output[0], last.output[0]
+    for reader in _readers(graph, turned_back.output[0]):
+        place = list(reader.input).index(turned_back.output[0])
+        reader.input[place] = last.output[0]
+    return turned.input[0], lifted.input[0], last.output[0]
 
 
 def _made_by(graph: onnx.GraphProto, name: str, kind: str) -> NodeProto | None:
@@ -257,18 +258,3 @@ def _rounded(weight: Array) -> Array:
     integers, scales = quantise(weight)
     values = (integers.astype(np.float32) - np.float32(_ZERO)) * scales[..., None]
     return values.reshape(len(integers), -1)[:, : weight.shape[1]]
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Take out what nothing reads any more: weights, and the operators that fed what was replaced."""
-    results = {value.name for value in graph.output}
-    while True:
-        used = results | {name for node in graph.node for name in node.input}
-        idle = [node for node in graph.node if not used.intersection(node.output)]
-        if not idle:
-            break
-        for node in idle:
-            graph.node.remove(node)
-    kept = [weight for weight in graph.initializer if weight.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

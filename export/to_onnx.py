@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
 
@@ -15,6 +14,7 @@ from streamproc.verify import Comparison
 from .eight_bit import use_8_bit_products
 from .half import store_in_half
 from .model_file import StepForward, StepModule, example_inputs, metadata_text, save_onnx
+from .simplify import fold_known_sizes, join_reshapes
 from .verify import N_STEPS, require_ending, write_proven
 
 OPSET = 18
@@ -54,10 +54,13 @@ def export_onnx(module: StepModule, path: Path, n_steps: int = N_STEPS) -> dict[
 
     def write(partial: Path) -> None:
         _trace(module, partial)
-        graph = onnx.load(partial)
+        # Shapes that are known now tell what can be simplified behind operators of onnxruntime, whose shapes are not.
+        graph = onnx.shape_inference.infer_shapes(onnx.load(partial), data_prop=True)
         fold_known_sizes(graph)
         if module.spec.precision == "int8" and not use_8_bit_products(graph):
             raise ConfigError(f"{path}: no matrix of {module.spec.name} is worth 8 bits; use --weights float32")
+        join_reshapes(graph)
+        del graph.graph.value_info[:]
         store_in_half(graph)
         save_onnx(graph, partial, metadata_text(module))
 
@@ -85,32 +88,3 @@ def _trace(module: StepModule, path: Path) -> None:
             opset_version=OPSET,
             dynamo=False,
         )
-
-
-def fold_known_sizes(model: onnx.ModelProto) -> int:
-    """Replace sizes that a graph asks for at every step, although they never change, by constants; return how many.
-
-    Notes
-    -----
-    Whatever Python computes from ``tensor.shape`` is traced as operators, also for axes other than the channels, and
-    onnxruntime folds the shape of a tensor all at once or not at all. Each of them, and of those that work on the
-    result, costs a few tenths of a microsecond at every step.
-    """
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    axes = {value.name: value.type.tensor_type.shape.dim for value in (*inferred.value_info, *inferred.input)}
-    made_by = {name: node for node in model.graph.node for name in node.output}
-    folded = 0
-    for node in model.graph.node:
-        shape, index = (made_by.get(name) for name in node.input[:2]) if node.op_type == "Gather" else (None, None)
-        if shape is None or shape.op_type != "Shape" or shape.attribute or shape.input[0] not in axes:
-            continue
-        if index is None or index.op_type != "Constant":
-            continue
-        which = onnx.numpy_helper.to_array(index.attribute[0].t)
-        known = axes[shape.input[0]]  # empty where inference did not even find the number of axes
-        axis = known[int(which)] if which.ndim == 0 and -len(known) <= int(which) < len(known) else None
-        if axis is not None and axis.HasField("dim_value"):
-            size = onnx.numpy_helper.from_array(np.array(axis.dim_value, np.int64))
-            node.CopyFrom(onnx.helper.make_node("Constant", [], node.output, node.name, value=size))
-            folded += 1
-    return folded

@@ -52,7 +52,7 @@ class StreamingModule(nn.Module, ABC):
     def step(self, frame: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """Run one step: `frame` is float32 [channels, ...]."""
         out, *next_states = self.sequence(frame.unsqueeze(1), *states)
-        return (out.squeeze(1), *next_states)
+        return (out[:, 0], *next_states)
 
     def init_state(self, n_channels: int) -> tuple[Tensor, ...]:
         """Return every state at its initial value, on the device of the weights."""

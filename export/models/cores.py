@@ -48,7 +48,7 @@ def core_states(kind: CoreKind, layers: Iterable[nn.Module]) -> tuple[StateSpec,
     specs = []
     for number, layer in enumerate(layers, start=1):
         if isinstance(layer, Gru):
-            specs.append(StateSpec(f"gru{number}", (layer.hidden_size,)))
+            specs.append(StateSpec(f"gru{number}", (1, layer.hidden_size)))  # a step long, as what comes out of it
         else:
             carried = cast(StreamingModule, layer).states
             specs += [StateSpec(f"{kind}{number}_{state.name}", state.shape) for state in carried]
@@ -58,6 +58,6 @@ def core_states(kind: CoreKind, layers: Iterable[nn.Module]) -> tuple[StateSpec,
 def run_core(layer: nn.Module, x: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Run one layer of `make_core`; returns what comes out, and its next states."""
     if isinstance(layer, Gru):
-        y, last = layer(x, states[0].unsqueeze(0))
-        return y, last.squeeze(0)
+        y, last = layer(x, states[0].transpose(0, 1))
+        return y, last.transpose(0, 1)
     return cast(StreamingModule, layer).sequence(x, *states)

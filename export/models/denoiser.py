@@ -116,8 +116,13 @@ class GruDenoiser(StreamableModel):
         super().__init__()
         self.config = cfg = config or GruDenoiserConfig()
         pool, spread = band_matrices(cfg)
-        self.register_buffer("pool", torch.as_tensor(pool, dtype=torch.float32), persistent=False)
-        self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.float32), persistent=False)
+        self.n_high = len(pool)
+        # Real and imaginary part of a bin belong to the same bands.
+        self.register_buffer("pool", torch.as_tensor(pool.repeat(2, 0), dtype=torch.float32), persistent=False)
+        self.register_buffer("spread", torch.as_tensor(spread.repeat(2, 1), dtype=torch.float32), persistent=False)
+        # A frame and itself times j: which parts, and with which sign, make them.
+        self.register_buffer("turn", torch.tensor([[0, 1], [1, 0]]), persistent=False)
+        self.register_buffer("sign", torch.tensor([[1.0, 1.0], [-1.0, 1.0]])[..., None], persistent=False)
         if cfg.n_sharp:
             self.register_buffer("sharpen", torch.as_tensor(sharp_filters(cfg), dtype=torch.float32), persistent=False)
         n_features = 2 * cfg.n_sharp + cfg.n_low + cfg.n_bands + 2 * cfg.n_low
@@ -133,7 +138,7 @@ class GruDenoiser(StreamableModel):
         nn.init.zeros_(self.taps.weight)
         nn.init.zeros_(self.taps.bias)
         with torch.no_grad():  # the real part of the tap on the frame that is answered: the filter is the identity
-            self.taps.bias[2 * cfg.lookahead * cfg.n_low :][: cfg.n_low] = 1.0
+            self.taps.bias.unflatten(0, (cfg.n_taps, 2, -1))[-1 - cfg.lookahead, 0] = 1.0
         self.spec = ModelSpec(
             name=cfg.name,
             version="0",
@@ -148,7 +153,7 @@ class GruDenoiser(StreamableModel):
             states=(
                 StateSpec("past", (cfg.n_taps - 1, 2, cfg.n_low)),
                 *core_states(cfg.core, self.core),
-                *([StateSpec("waiting", (cfg.lookahead, 2, self.spread.shape[1]))] if cfg.lookahead else ()),
+                *([StateSpec("waiting", (cfg.lookahead, 2 * self.n_high))] if cfg.lookahead else ()),
             ),
             description="Causal speech denoiser: recurrent gains and a short complex filter.",
         )
@@ -159,14 +164,13 @@ class GruDenoiser(StreamableModel):
         States are ``past`` (low bins), ``gru1, gru2, ...`` or those of another core, and with a lookahead ``waiting``
         (high bins of the frames that are not answered yet).
         """
-        n_low, lookahead = self.config.n_low, self.config.lookahead
+        lookahead = self.config.lookahead
         past, *carried = states
         waiting = carried.pop() if lookahead else None
-        spectra = frames.transpose(-1, -2)  # [channels, steps, 2, bins]: everything below runs along bins
-        low = torch.cat([past, spectra[..., :n_low]], dim=1)
-        turned = _times_j(low)
-        heard = self._heard(low, turned)
-        features = (self.features(spectra, low, turned, heard) - self.feature_mean) * self.feature_scale
+        low, high = self._low_and_high(frames)
+        low = torch.cat([past, low], dim=1)
+        heard = self._heard(low)
+        features = (self.features(heard, high) - self.feature_mean) * self.feature_scale
         x = torch.relu(self.encode(features))
         n_states = len(carried) // len(self.core)
         next_carried: list[Tensor] = []
@@ -174,7 +178,6 @@ class GruDenoiser(StreamableModel):
             y, *after = run_core(layer, x, carried[index * n_states : (index + 1) * n_states])
             next_carried += after
             x = x + y
-        high = spectra[..., n_low:]
         if waiting is not None:
             waiting = torch.cat([waiting, high], dim=1)
             high = waiting[:, :-lookahead]
@@ -182,52 +185,56 @@ class GruDenoiser(StreamableModel):
         out = self.shape(heard, high, self.taps(x), self.gains(x))
         return out, low[:, -(self.config.n_taps - 1) :], *next_carried
 
-    def _heard(self, low: Tensor, turned: Tensor) -> Tensor:
-        """All frames that the filter reaches: [channels, steps, 2 * n_taps, 2, n_low], newest first.
+    def _low_and_high(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut frames in low bins [channels, steps, 2, n_low] and high ones [channels, steps, 2 * n_high]."""
+        n_low, steps = self.config.n_low, int(frames.shape[1])
+        low, high = frames.reshape(-1, steps, 2 * frames.shape[2]).split([2 * n_low, 2 * self.n_high], dim=-1)
+        return low.reshape(-1, steps, n_low, 2).transpose(-1, -2), high
 
-        Each is followed by itself times j: so a complex product is the real part times the one plus the imaginary part
-        times the other.
+    def _heard(self, low: Tensor) -> Tensor:
+        """Return all frames that the filter reaches: [channels, steps, 2 * n_taps, 2, n_low], oldest first.
+
+        Each is followed by itself times j. So with real numbers alone, a complex product is a sum over this pair: real
+        part times the frame, imaginary part times the frame turned.
+
+        Parameters
+        ----------
+        low : [channels, steps + n_taps - 1, 2, n_low]
+            The low bins with their past.
         """
-        pair = torch.stack([low, turned], dim=2)
-        first = self.config.n_taps - 1
-        steps = low.shape[1] - first
-        return torch.cat([pair[:, start : start + steps] for start in range(first, -1, -1)], dim=2)
+        pairs = low[:, :, self.turn] * self.sign
+        n_taps = self.config.n_taps
+        if pairs.shape[1] == n_taps:  # one step: nothing slides, and the exported step need not cut and join
+            return pairs.reshape(-1, 1, 2 * n_taps, 2, self.config.n_low)
+        steps = pairs.shape[1] - n_taps + 1
+        return torch.cat([pairs[:, start : start + steps] for start in range(n_taps)], dim=2)
 
-    def features(self, spectra: Tensor, low: Tensor, turned: Tensor, heard: Tensor) -> Tensor:
+    def features(self, heard: Tensor, high: Tensor) -> Tensor:
         """Unscaled features [channels, steps, n_features].
 
         Parameters
         ----------
-        spectra : [channels, steps, 2, bins]
-        low : [channels, steps + n_taps - 1, 2, n_low]
-            The low bins with their past.
-        turned : as `low`
-            The same times j.
         heard : [channels, steps, 2 * n_taps, 2, n_low]
-            All frames that the filter reaches; see `_heard`.
+            See `_heard`.
+        high : [channels, steps, 2 * n_high]
+            The high bins of the newest frame.
         """
-        n_low, newest = self.config.n_low, self.config.n_taps - 1
-        power = spectra.square().sum(2)
-        band_power = power[..., n_low:] @ self.pool
-        current, previous = low[:, newest:], low[:, newest - 1 : -1]
-        low_power = power[..., :n_low] + _POWER_FLOOR
-        previous_power = previous.square().sum(2) + _POWER_FLOOR
-        scale = torch.rsqrt(low_power * previous_power)
-        advance_re = (current * previous).sum(2) * scale
-        advance_im = (current * turned[:, newest - 1 : -1]).sum(2) * scale
-        powers = [low_power, band_power + _POWER_FLOOR]
+        steps = int(heard.shape[1])
+        newest, before = heard[:, :, -2:-1], heard[:, :, -4:-2]
+        power = heard[:, :, -4::2].square().sum(3) + _POWER_FLOOR  # of the newest two: [channels, steps, 2, n_low]
+        advance = (newest * before).sum(3) * torch.rsqrt(power.prod(2, keepdim=True))
+        powers = [power[:, :, 1], high.square() @ self.pool + _POWER_FLOOR]
         if self.config.n_sharp:
             sharp = (heard[:, :, None, :, :, : self.config.n_sharp] * self.sharpen).sum(3)
-            powers.insert(0, sharp.square().sum(3).flatten(2) + _POWER_FLOOR)
-        return torch.cat([torch.log(torch.cat(powers, -1)), advance_re, advance_im], -1)
+            powers.insert(0, sharp.square().sum(3).reshape(-1, steps, 2 * self.config.n_sharp) + _POWER_FLOOR)
+        return torch.cat([torch.log(torch.cat(powers, -1)), advance.reshape(-1, steps, 2 * self.config.n_low)], -1)
 
     @torch.no_grad()
     def calibrate(self, frames: Tensor) -> None:
         """Set the fixed feature scaling from example spectra [channels, steps, bins, 2]."""
-        spectra = frames.transpose(-1, -2)
-        low = torch.cat([self.init_state(frames.shape[0])[0], spectra[..., : self.config.n_low]], dim=1)
-        turned = _times_j(low)
-        features = self.features(spectra, low, turned, self._heard(low, turned)).flatten(0, 1)
+        low, high = self._low_and_high(frames)
+        low = torch.cat([self.init_state(frames.shape[0])[0], low], dim=1)
+        features = self.features(self._heard(low), high).flatten(0, 1)
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(1.0 / features.std(0).clamp_min(1e-3))
 
@@ -238,8 +245,8 @@ class GruDenoiser(StreamableModel):
         Units that it lacks are heard by nothing that was there before [1]_, and layers that it lacks start silent -
         their candidate state is zero - so the larger model begins as the function that the smaller one was, and learns
         from there. Only where the lookahead is longer does it begin as something else: gains and filters that were
-        meant for one frame meet one that is so many frames older. Features that it lacks are heard by nothing either, and
-        keep the scaling that `calibrate` has given them.
+        meant for one frame meet one that is so many frames older. Features that it lacks are heard by nothing, and keep
+        the scaling that `calibrate` gave them.
 
         Parameters
         ----------
@@ -262,7 +269,7 @@ class GruDenoiser(StreamableModel):
         if own == config:
             self.load_state_dict(weights)
             return
-        smaller = ("hidden", "n_layers", "lookahead", "n_sharp")
+        smaller = ("hidden", "n_layers", "lookahead")
         same = ("sample_rate", "hop", "analysis_window", "n_low", "n_bands", "top_hz")
         differing = [name for name in same if getattr(own, name) != getattr(config, name)]
         differing += [name for name in smaller if getattr(own, name) < getattr(config, name)]
@@ -275,7 +282,6 @@ class GruDenoiser(StreamableModel):
         if differing:
             found = ", ".join(f"{name} {getattr(config, name)} against {getattr(own, name)}" for name in differing)
             raise ConfigError(f"only a smaller GRU model with the same features can be grown; found {found}")
-        later = own.lookahead - config.lookahead
         n_new = 2 * (own.n_sharp - config.n_sharp)  # features in front of those that the smaller one has
         grown = self.state_dict()
         for name, new in grown.items():
@@ -284,7 +290,8 @@ class GruDenoiser(StreamableModel):
                 _put_in(new.unflatten(0, (3, own.hidden)), old.unflatten(0, (3, config.hidden)))
             elif old is not None and name.startswith("taps."):
                 new.zero_()
-                _put_in(new.unflatten(0, (own.n_taps, -1))[later:], old.unflatten(0, (config.n_taps, -1)))
+                older = own.n_taps - own.lookahead - (config.n_taps - config.lookahead)
+                _put_in(new.unflatten(0, (own.n_taps, -1))[older:], old.unflatten(0, (config.n_taps, -1)))
             elif old is not None and name.startswith("feature_"):
                 new[n_new:] = old
             elif old is not None and name == "encode.weight":
@@ -302,20 +309,21 @@ class GruDenoiser(StreamableModel):
         Parameters
         ----------
         heard
-            As in `features`.
-        high : [channels, steps, 2, n_high]
+            See `_heard`.
+        high : [channels, steps, 2 * n_high]
             The high bins of the frames that are answered.
         taps : [channels, steps, n_taps * 2 * n_low]
-            Newest tap first, real parts before imaginary ones.
+            Oldest tap first, real parts before imaginary ones.
         gains : [channels, steps, n_low + n_bands]
             Before the sigmoid.
         """
-        n_low = self.config.n_low
-        gains = torch.sigmoid(gains).unsqueeze(2)
-        weights = taps.unflatten(-1, (2 * self.config.n_taps, 1, n_low))
-        low_out = (weights * heard).sum(2) * gains[..., :n_low]
-        high_out = high * (gains[..., n_low:] @ self.spread)
-        return torch.cat([low_out, high_out], dim=-1).transpose(-1, -2)
+        cfg, steps = self.config, int(high.shape[1])
+        low_gains, high_gains = torch.sigmoid(gains).split([cfg.n_low, cfg.n_bands], dim=-1)
+        weights = taps.reshape(-1, steps, 2 * cfg.n_taps, 1, cfg.n_low)
+        low = (weights * heard).sum(2) * low_gains.unsqueeze(2)
+        low = low.transpose(-1, -2).reshape(-1, steps, 2 * cfg.n_low)
+        out = torch.cat([low, high * (high_gains @ self.spread)], dim=-1)
+        return out.reshape(-1, steps, cfg.n_low + self.n_high, 2)
 
 
 def _put_in(new: Tensor, old: Tensor) -> None:
@@ -324,11 +332,6 @@ def _put_in(new: Tensor, old: Tensor) -> None:
     if new.dim() > 1 and new.shape[-1] > old.shape[-1]:
         new[rows] = 0.0
     new[(*rows, slice(old.shape[-1]))] = old
-
-
-def _times_j(values: Tensor) -> Tensor:
-    """Multiply [channels, steps, 2, bins] (real, imaginary) by the imaginary unit."""
-    return torch.cat([-values[:, :, 1:], values[:, :, :1]], dim=2)
 
 
 def band_matrices(config: GruDenoiserConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -349,11 +352,11 @@ def band_matrices(config: GruDenoiserConfig) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sharp_filters(config: GruDenoiserConfig) -> np.ndarray:
-    """Fixed complex filters along time that make a longer window of all frames that `config`'s filter reaches.
+    """Make fixed complex filters along time that add up all frames that the taps reach to one with a longer window.
 
-    A tone of frequency f advances by ``2 pi f hop / sample_rate`` from frame to frame. Turned back by that, and weighted
-    by a half sine, the frames add up to a spectrum at f whose window is longer by ``(n_taps - 1) * hop`` samples. It is
-    taken a quarter of a bin below and above every bin.
+    A tone of frequency f advances by ``2 pi f hop / sample_rate`` from frame to frame. Turned back by that, and
+    weighted by a half sine, frames add up to a spectrum at f whose window is ``(n_taps - 1) * hop`` samples longer.
+    It is taken a quarter of a bin below and above every bin.
 
     Returns
     -------
@@ -361,7 +364,7 @@ def sharp_filters(config: GruDenoiserConfig) -> np.ndarray:
         For `GruDenoiser._heard`: below and above; real and imaginary parts of every tap.
     """
     offset = np.array([-0.25, 0.25])[:, None, None]
-    age = np.arange(config.n_taps)[None, :, None]
+    age = np.arange(config.n_taps)[None, ::-1, None]
     cycles = (np.arange(config.n_sharp) + offset) * age * config.hop / config.analysis_window
     weight = np.sin(np.pi * (age + 1) / (config.n_taps + 1))
     turn = weight / weight.sum() * np.exp(2j * np.pi * cycles)

@@ -24,7 +24,6 @@ from export.to_torchscript import export_torchscript
 from export.verify import ParityError, Reference, compare, require_parity
 from export.waveform import FactoredDft, WaveformModel
 from streamproc.backends.loader import load_model
-from streamproc.backends.onnx import open_session
 from streamproc.errors import ConfigError, GoldenMismatch, ModelFileError
 from streamproc.model import FrameModel, SpectrumFrames, WaveformFrames
 from streamproc.reblock import Reblock
@@ -87,47 +86,6 @@ def test_weights_that_do_not_fit_16_bits_are_refused() -> None:
         module.gains.weight[0, 0] = 1e5
     with pytest.raises(ConfigError, match=r"gains\.weight: weights of up to 100000 do not fit 16 bits"):
         round_weights(module)
-
-
-def test_sizes_that_never_change_are_not_asked_for_at_every_step() -> None:
-    """The number of channels is; a graph with either known beforehand computes the same."""
-    graph = onnx.parser.parse_model("""
-        <ir_version: 8, opset_import: ["" : 18]>
-        sizes (float[channels, 3, 4] x) => (float[channels, 3, 4] y, int64 n_channels)
-        {
-            first = Constant <value: tensor = int64 {0}> ()
-            second = Constant <value: tensor = int64 {1}> ()
-            shape = Shape (x)
-            n_channels = Gather (shape, first)
-            rows = Gather (shape, second)
-            scale = Cast <to: int = 1> (rows)
-            y = Mul (x, scale)
-        }
-    """)
-    assert to_onnx.fold_known_sizes(graph) == 1
-    assert [node.op_type for node in graph.graph.node].count("Gather") == 1
-    x = np.ones((2, 3, 4), np.float32)
-    y, n_channels = open_session(graph.SerializeToString()).run(None, {"x": x})
-    np.testing.assert_array_equal(y, 3 * x)
-    assert n_channels == 2
-
-
-def test_sizes_that_nobody_can_know_beforehand_stay() -> None:
-    graph = onnx.parser.parse_model("""
-        <ir_version: 8, opset_import: ["" : 18]>
-        sizes (float[channels, 4] x, int64[axes] wanted) => (int64 n)
-        {
-            second = Constant <value: tensor = int64 {1}> ()
-            y = Reshape (x, wanted)
-            shape = Shape (y)
-            n = Gather (shape, second)
-        }
-    """)
-    assert to_onnx.fold_known_sizes(graph) == 0
-    wanted = np.array([4, 2], np.int64)
-    assert open_session(graph.SerializeToString()).run(None, {"x": np.ones((2, 4), np.float32), "wanted": wanted}) == [
-        2
-    ]
 
 
 @pytest.mark.parametrize("name", MODULES)
