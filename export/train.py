@@ -160,12 +160,12 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
             config.val_speech, config.val_noise, config.cache_dir, mix.sample_rate, config.n_val
         )
     resuming = resume and (folder / "last.pt").is_file()
-    if not resuming:
-        example = torch.from_numpy(mixer.batch(_CALIBRATION, config.batch).noisy)
-        model.calibrate(stft(example.to(device), model.spec))
     if config.start and not resuming:
         smaller = load_checkpoint(config.start)
         model.grow(smaller.state_dict(), smaller.config)
+    elif not resuming:
+        example = torch.from_numpy(mixer.batch(_CALIBRATION, config.batch).noisy)
+        model.calibrate(stft(example.to(device), model.spec))
     teacher = load_checkpoint(config.teacher).to(device) if config.teacher else None
     if teacher and teacher.spec.sample_rate != mix.sample_rate:
         raise ValueError(f"{config.teacher} is for {teacher.spec.sample_rate} Hz, the training for {mix.sample_rate}")

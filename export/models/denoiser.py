@@ -37,9 +37,6 @@ class GruDenoiserConfig:
     top_hz : float
     n_taps : int
         Taps of the complex filter: the newest frame and ``n_taps - 1`` before it.
-    n_sharp : int
-        Bins from 0 Hz up that are also heard through a longer window, made of all frames that the filter reaches: at
-        two frequencies for each, so that the harmonics of a low voice can be told apart. 0 for none.
     lookahead : int
         Frames that are heard before a frame is answered. The filter reaches into them, so it has more taps than this.
     hidden : int
@@ -62,7 +59,6 @@ class GruDenoiserConfig:
     n_bands: int = 24
     top_hz: float = 20_000.0
     n_taps: int = 3
-    n_sharp: int = 0
     lookahead: int = 0
     hidden: int = 320
     n_layers: int = 3
@@ -71,8 +67,6 @@ class GruDenoiserConfig:
     n_frequencies: int = 4
 
     def __post_init__(self) -> None:
-        if not 0 <= self.n_sharp <= self.n_low:
-            raise ConfigError(f"n_sharp is {self.n_sharp}; it may be 0 to n_low, {self.n_low}")
         if not 0 <= self.lookahead < self.n_taps or self.n_taps < 2:
             raise ConfigError(
                 f"the filter needs at least two taps, and more than frames of lookahead; "
@@ -83,8 +77,8 @@ class GruDenoiserConfig:
 DENOISERS = {
     config.name: config
     for config in (
-        GruDenoiserConfig(n_layers=4, n_taps=5, n_sharp=48),
-        GruDenoiserConfig(name="denoise-hq", n_taps=7, n_sharp=48, lookahead=2, hidden=448),
+        GruDenoiserConfig(n_layers=4),
+        GruDenoiserConfig(name="denoise-hq", n_taps=5, lookahead=2, hidden=448),
     )
 }
 """The shipped denoisers by name."""
@@ -123,9 +117,7 @@ class GruDenoiser(StreamableModel):
         # A frame and itself times j: which parts, and with which sign, make them.
         self.register_buffer("turn", torch.tensor([[0, 1], [1, 0]]), persistent=False)
         self.register_buffer("sign", torch.tensor([[1.0, 1.0], [-1.0, 1.0]])[..., None], persistent=False)
-        if cfg.n_sharp:
-            self.register_buffer("sharpen", torch.as_tensor(sharp_filters(cfg), dtype=torch.float32), persistent=False)
-        n_features = 2 * cfg.n_sharp + cfg.n_low + cfg.n_bands + 2 * cfg.n_low
+        n_features = cfg.n_low + cfg.n_bands + 2 * cfg.n_low
         self.register_buffer("feature_mean", torch.zeros(n_features))
         self.register_buffer("feature_scale", torch.ones(n_features))
         self.encode = Linear(n_features, cfg.hidden)
@@ -223,11 +215,8 @@ class GruDenoiser(StreamableModel):
         newest, before = heard[:, :, -2:-1], heard[:, :, -4:-2]
         power = heard[:, :, -4::2].square().sum(3) + _POWER_FLOOR  # of the newest two: [channels, steps, 2, n_low]
         advance = (newest * before).sum(3) * torch.rsqrt(power.prod(2, keepdim=True))
-        powers = [power[:, :, 1], high.square() @ self.pool + _POWER_FLOOR]
-        if self.config.n_sharp:
-            sharp = (heard[:, :, None, :, :, : self.config.n_sharp] * self.sharpen).sum(3)
-            powers.insert(0, sharp.square().sum(3).reshape(-1, steps, 2 * self.config.n_sharp) + _POWER_FLOOR)
-        return torch.cat([torch.log(torch.cat(powers, -1)), advance.reshape(-1, steps, 2 * self.config.n_low)], -1)
+        powers = torch.cat([power[:, :, 1], high.square() @ self.pool + _POWER_FLOOR], dim=-1)
+        return torch.cat([torch.log(powers), advance.reshape(-1, steps, 2 * self.config.n_low)], -1)
 
     @torch.no_grad()
     def calibrate(self, frames: Tensor) -> None:
@@ -240,13 +229,12 @@ class GruDenoiser(StreamableModel):
 
     @torch.no_grad()
     def grow(self, weights: Mapping[str, Tensor], config: GruDenoiserConfig) -> None:
-        """Take over the weights of a smaller model with the same features, or fewer.
+        """Take over the weights of a smaller model with the same features.
 
         Units that it lacks are heard by nothing that was there before [1]_, and layers that it lacks start silent -
         their candidate state is zero - so the larger model begins as the function that the smaller one was, and learns
         from there. Only where the lookahead is longer does it begin as something else: gains and filters that were
-        meant for one frame meet one that is so many frames older. Features that it lacks are heard by nothing, and keep
-        the scaling that `calibrate` gave them.
+        meant for one frame meet one that is so many frames older.
 
         Parameters
         ----------
@@ -275,14 +263,11 @@ class GruDenoiser(StreamableModel):
         differing += [name for name in smaller if getattr(own, name) < getattr(config, name)]
         if own.n_taps - own.lookahead < config.n_taps - config.lookahead:
             differing.append("n_taps")
-        if config.n_sharp and (own.n_sharp, own.n_taps) != (config.n_sharp, config.n_taps):
-            differing.append("n_sharp")
         if (own.core, config.core) != ("gru", "gru"):
             differing.append("core")
         if differing:
             found = ", ".join(f"{name} {getattr(config, name)} against {getattr(own, name)}" for name in differing)
             raise ConfigError(f"only a smaller GRU model with the same features can be grown; found {found}")
-        n_new = 2 * (own.n_sharp - config.n_sharp)  # features in front of those that the smaller one has
         grown = self.state_dict()
         for name, new in grown.items():
             old = weights.get(name)
@@ -292,11 +277,6 @@ class GruDenoiser(StreamableModel):
                 new.zero_()
                 older = own.n_taps - own.lookahead - (config.n_taps - config.lookahead)
                 _put_in(new.unflatten(0, (own.n_taps, -1))[older:], old.unflatten(0, (config.n_taps, -1)))
-            elif old is not None and name.startswith("feature_"):
-                new[n_new:] = old
-            elif old is not None and name == "encode.weight":
-                new[:, :n_new] = 0.0
-                _put_in(new[:, n_new:], old)
             elif old is not None:
                 _put_in(new, old)
             elif name.startswith("core."):
@@ -349,23 +329,3 @@ def band_matrices(config: GruDenoiserConfig) -> tuple[np.ndarray, np.ndarray]:
     spread = np.maximum(0.0, 1.0 - np.abs(place[None, :] - np.arange(config.n_bands)[:, None]))
     pool = (spread / spread.sum(axis=1, keepdims=True)).T
     return pool, spread
-
-
-def sharp_filters(config: GruDenoiserConfig) -> np.ndarray:
-    """Make fixed complex filters along time that add up all frames that the taps reach to one with a longer window.
-
-    A tone of frequency f advances by ``2 pi f hop / sample_rate`` from frame to frame. Turned back by that, and
-    weighted by a half sine, frames add up to a spectrum at f whose window is ``(n_taps - 1) * hop`` samples longer.
-    It is taken a quarter of a bin below and above every bin.
-
-    Returns
-    -------
-    [2, 2 * n_taps, 1, n_sharp]
-        For `GruDenoiser._heard`: below and above; real and imaginary parts of every tap.
-    """
-    offset = np.array([-0.25, 0.25])[:, None, None]
-    age = np.arange(config.n_taps)[None, ::-1, None]
-    cycles = (np.arange(config.n_sharp) + offset) * age * config.hop / config.analysis_window
-    weight = np.sin(np.pi * (age + 1) / (config.n_taps + 1))
-    turn = weight / weight.sum() * np.exp(2j * np.pi * cycles)
-    return np.stack([turn.real, turn.imag], axis=2).reshape(2, 2 * config.n_taps, 1, config.n_sharp)

@@ -22,23 +22,13 @@ torch.set_num_threads(1)  # tensors this small only wait for a second thread
 
 STEPS = 24
 SMALL = GruDenoiserConfig(hidden=24, n_low=20, n_bands=6)
-SHARP = replace(SMALL, n_taps=5, n_sharp=12)
-
-
-@pytest.fixture(scope="module", params=[SMALL, SHARP], ids=["plain", "sharp"])
-def any_model(request: pytest.FixtureRequest) -> GruDenoiser:
-    return away_from_the_start(request.param)
 
 
 @pytest.fixture(scope="module")
 def model() -> GruDenoiser:
-    return away_from_the_start(SMALL)
-
-
-def away_from_the_start(config: GruDenoiserConfig) -> GruDenoiser:
     """A small model away from its initial weights, so that filter, gains and core all do something."""
     torch.manual_seed(3)
-    model = GruDenoiser(config)
+    model = GruDenoiser(SMALL)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -56,8 +46,7 @@ def random_state(model: StreamableModel, channels: int) -> tuple[torch.Tensor, .
     return tuple(0.5 * torch.randn(channels, *state.shape, generator=generator) for state in model.spec.states)
 
 
-def test_steps_one_by_one_equal_the_sequence_from_any_state(any_model: GruDenoiser) -> None:
-    model = any_model
+def test_steps_one_by_one_equal_the_sequence_from_any_state(model: GruDenoiser) -> None:
     frames, state = random_frames(model, 2, STEPS), random_state(model, 2)
     whole, *whole_state = model.sequence(frames, *state)
     pieces = []
@@ -118,26 +107,6 @@ def test_bands_share_every_bin_and_pool_to_a_mean() -> None:
     assert (spread.sum(axis=1) > 0).all()
 
 
-def test_a_longer_window_tells_the_harmonics_of_a_low_voice_apart() -> None:
-    """100 Hz apart, with bins of 47 Hz: between two partials the plain bins see hardly a dip."""
-    model = GruDenoiser(replace(SMALL, n_taps=5, n_sharp=20))
-    seconds = torch.arange(9600) / 48_000
-    samples = torch.stack([torch.sin(2 * torch.pi * 100.0 * partial * seconds) for partial in range(1, 8)]).sum(0)
-    frames = stft(samples[None], model.spec)
-    low, high = model._low_and_high(frames)
-    low = torch.cat([model.init_state(1)[0], low], dim=1)
-    powers = model.features(model._heard(low), high)[0, 20:].mean(0) * 10 / np.log(10)
-    sharp, plain = powers[:40].reshape(2, 20).T.reshape(-1), powers[40:60]
-    hertz = 48_000 / 1024 * np.arange(20)
-
-    def depth_db(values: torch.Tensor, frequencies: np.ndarray) -> float:
-        at = partial(np.interp, xp=frequencies, fp=values.numpy())
-        return float(np.mean([at(100.0 * k) - at(100.0 * (k + 0.5)) for k in range(2, 6)]))
-
-    assert depth_db(plain, hertz) < 3.0
-    assert depth_db(sharp, np.repeat(hertz, 2) + 48_000 / 1024 * np.tile([-0.25, 0.25], 20)) > 20.0
-
-
 def test_the_default_model_answers_after_512_samples_and_fits_in_4_mb() -> None:
     model = GruDenoiser()
     assert model.spec.hop + model.spec.latency == 512
@@ -146,7 +115,7 @@ def test_the_default_model_answers_after_512_samples_and_fits_in_4_mb() -> None:
 
 @pytest.mark.parametrize(
     "larger",
-    [{"n_layers": 4}, {"hidden": 32}, {"n_taps": 5}, {"n_sharp": 6}, {"hidden": 32, "n_layers": 5, "n_sharp": 20}],
+    [{"n_layers": 4}, {"hidden": 32}, {"n_taps": 5}, {"hidden": 32, "n_layers": 5}],
 )
 def test_a_grown_model_begins_as_the_one_it_grew_from_and_can_learn(model: GruDenoiser, larger: dict[str, int]) -> None:
     grown = GruDenoiser(replace(model.config, **larger))
@@ -193,13 +162,6 @@ def test_growing_from_what_does_not_fit_says_what_differs(
         another.grow(model.state_dict(), model.config)
 
 
-@pytest.mark.parametrize("other", [{"n_sharp": 14}, {"n_taps": 6}, {"n_sharp": 0}])
-def test_another_longer_window_hears_something_else(other: dict[str, int]) -> None:
-    sharp = GruDenoiser(SHARP)
-    with pytest.raises(ConfigError, match=f"n_sharp 12 against {other.get('n_sharp', 12)}"):
-        GruDenoiser(replace(SHARP, **other)).grow(sharp.state_dict(), sharp.config)
-
-
 @pytest.mark.parametrize("sizes", [{"lookahead": 2, "n_taps": 5}, {"window": 1024}, {"hop": 512, "window": 1024}])
 def test_an_untrained_filter_gives_the_input_back_as_late_as_declared(sizes: dict[str, int]) -> None:
     model = GruDenoiser(replace(SMALL, **sizes))
@@ -216,11 +178,6 @@ def test_an_untrained_filter_gives_the_input_back_as_late_as_declared(sizes: dic
 def test_too_few_taps_for_the_lookahead_are_refused() -> None:
     with pytest.raises(ConfigError, match="2 taps and 2 frames"):
         GruDenoiserConfig(n_taps=2, lookahead=2)
-
-
-def test_more_sharp_bins_than_low_ones_are_refused() -> None:
-    with pytest.raises(ConfigError, match="n_sharp is 21; it may be 0 to n_low, 20"):
-        replace(SMALL, n_sharp=21)
 
 
 def test_unknown_model_names_the_known_ones() -> None:
