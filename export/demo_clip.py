@@ -18,6 +18,7 @@ import soxr
 from scipy.signal import fftconvolve
 
 from streamproc.errors import StreamprocError
+from streamproc.places import require_folder
 
 from .data.cache import active_rms
 from .data.synthetic import clicks, fan, hum
@@ -129,6 +130,7 @@ def in_room(dry: Signal, rng: np.random.Generator, direct: float, rt60_s: float)
 
 def write_demo_clip(folder: Path, seed: int = SEED) -> list[Path]:
     """Write ``noisy.flac`` and ``clean.flac``, 16 bit, and return their paths."""
+    require_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "noisy.flac", folder / "clean.flac"]
     for path, samples in zip(paths, make_demo_clip(seed), strict=True):

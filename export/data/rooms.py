@@ -11,6 +11,7 @@ import soundfile as sf
 import soxr
 
 from streamproc.atomic import replacing
+from streamproc.errors import ConfigError
 
 FORMAT = 2
 RESPONSE_MS = 400
@@ -20,6 +21,7 @@ EARLY_MS = 20
 """What arrives within this time of the direct sound belongs to the target: it helps speech rather than hurting it."""
 
 _FADE_MS = 10
+_SUFFIXES = (".wav", ".flac", ".ogg")
 
 
 class RoomPool:
@@ -55,8 +57,15 @@ def open_rooms(
     measured : path, optional
         Folder of measured responses; every channel of every sound file counts as one, three dampings each.
     seed : int
+
+    Raises
+    ------
+    ConfigError
+        If there is no sound file in `measured`.
     """
-    measured_names = sorted(path.name for path in measured.iterdir()) if measured and measured.is_dir() else []
+    if measured and not any(path.suffix.lower() in _SUFFIXES for path in measured.glob("*")):
+        raise ConfigError(f"{measured} holds no measured responses; it should hold {', '.join(_SUFFIXES)} files")
+    measured_names = sorted(path.name for path in measured.iterdir()) if measured else []
     key = json.dumps([FORMAT, sample_rate, n_simulated, measured_names, seed])
     path = Path(cache_dir) / f"rooms-{sample_rate}-{n_simulated}-{len(measured_names)}-{seed}.npz"
     if path.is_file():
@@ -65,7 +74,7 @@ def open_rooms(
             return RoomPool(stored["full"], stored["early"])
     rng = np.random.default_rng(seed)
     responses = [_simulate(rng, sample_rate) for _ in range(n_simulated)]
-    if measured and measured_names:
+    if measured:
         responses += _load_measured(measured, sample_rate, rng)
     pairs = [_full_and_early(response, sample_rate) for response in responses]
     full = np.stack([pair[0] for pair in pairs]) if pairs else np.zeros((0, 1), np.float32)
@@ -102,7 +111,7 @@ def _simulate(rng: np.random.Generator, sample_rate: int) -> npt.NDArray[np.floa
 def _load_measured(folder: Path, sample_rate: int, rng: np.random.Generator) -> list[npt.NDArray[np.float64]]:
     responses = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in {".wav", ".flac", ".ogg"}:
+        if path.suffix.lower() not in _SUFFIXES:
             continue
         samples, stored_rate = sf.read(path, always_2d=True)
         for channel in samples.T:

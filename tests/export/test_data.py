@@ -20,6 +20,7 @@ from export.data.prefetch import prefetch
 from export.data.rooms import open_rooms
 from export.data.synthetic import KINDS, open_synthetic
 from export.data.validation import make_validation_set, measure
+from streamproc.errors import ConfigError
 
 RATE = 48_000
 PLAIN = MixConfig.plain(seconds=0.5)
@@ -259,6 +260,17 @@ def test_rooms_start_with_the_direct_sound_and_end_in_silence(folders: Path, tmp
         assert np.square(full).sum() >= np.square(early).sum()
     again = open_rooms(tmp_path, RATE, n_simulated=2, measured=measured)
     np.testing.assert_array_equal(pool.full, again.full)
+
+
+@pytest.mark.parametrize("names", [[], ["readme.txt"]])
+def test_a_folder_without_measured_rooms_is_refused(names: list[str], tmp_path: Path) -> None:
+    (tmp_path / "measured").mkdir()
+    for name in names:
+        (tmp_path / "measured" / name).touch()
+    with pytest.raises(ConfigError, match=r"measured holds no measured responses; it should hold \.wav, \.flac"):
+        open_rooms(tmp_path, RATE, n_simulated=2, measured=tmp_path / "measured")
+    with pytest.raises(ConfigError, match="missing holds no measured responses"):
+        open_rooms(tmp_path, RATE, n_simulated=2, measured=tmp_path / "missing")
 
 
 def test_validation_mixtures_are_fixed_and_measured_at_16_khz(folders: Path) -> None:

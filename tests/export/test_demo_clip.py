@@ -13,6 +13,7 @@ import soundfile as sf
 from export import demo_clip
 from export.data.cache import active_rms
 from export.evaluate import metrics
+from streamproc.errors import ConfigError
 
 FOLDER = Path(__file__).parents[2] / "examples" / "demo"
 
@@ -68,6 +69,13 @@ class TestWithoutSynthesiser:
         np.testing.assert_array_equal(noisy, again)
         assert snr_db(noisy, clean) == pytest.approx(demo_clip.SNR_DB, abs=0.01)
         assert not np.array_equal(noisy, demo_clip.make_demo_clip(4)[0])
+
+    @pytest.mark.usefixtures("stub")
+    def test_a_file_in_the_place_of_the_folder_stays(self, tmp_path):
+        (tmp_path / "clip").write_text("mine")
+        with pytest.raises(ConfigError, match="clip is not a folder"):
+            demo_clip.write_demo_clip(tmp_path / "clip")
+        assert (tmp_path / "clip").read_text() == "mine"
 
     def test_says_how_to_get_one(self, monkeypatch):
         monkeypatch.setattr(shutil, "which", lambda _: None)

@@ -117,14 +117,19 @@ def test_narrow_sound_is_cleaned_too(name: str, rate: int) -> None:
 
 
 @denoisers
-@pytest.mark.parametrize("mode", ["linked", "independent"])
-def test_stereo_is_cleaned_however_its_channels_share_the_model(name: str, mode: str) -> None:
+def test_stereo_is_cleaned_however_its_channels_share_the_model(name: str) -> None:
     noisy, clean = (
         np.concatenate([clip(kind), 0.5 * np.roll(clip(kind), 20_000, axis=1)]) for kind in ("noisy", "clean")
     )
-    out = denoised(noisy, streamproc.load(name, mode))
+    linked, apart = (denoised(noisy, streamproc.load(name, mode)) for mode in ("linked", "independent"))
     for channel in range(2):
-        assert si_sdr_db(out[channel], clean[channel]) > si_sdr_db(noisy[channel], clean[channel]) + 1.5
+        gain_linked, gain_apart = (
+            si_sdr_db(out[channel], clean[channel]) - si_sdr_db(noisy[channel], clean[channel])
+            for out in (linked, apart)
+        )
+        assert gain_apart > 4.0
+        # One gain for both costs 2.2 dB at most here; one that is fitted to another frame than the answered cost 3.4.
+        assert gain_linked > gain_apart - 2.8
 
 
 def test_the_attenuation_limit_limits() -> None:
