@@ -212,10 +212,10 @@ class GruDenoiser(StreamableModel):
             The high bins of the newest frame.
         """
         steps = int(heard.shape[1])
-        newest, before = heard[:, :, -2:-1], heard[:, :, -4:-2]
-        power = heard[:, :, -4::2].square().sum(3) + _POWER_FLOOR  # of the newest two: [channels, steps, 2, n_low]
-        advance = (newest * before).sum(3) * torch.rsqrt(power.prod(2, keepdim=True))
-        powers = torch.cat([power[:, :, 1], high.square() @ self.pool + _POWER_FLOOR], dim=-1)
+        newest, other = heard[:, :, -2:-1], heard[:, :, -4:-1]  # the frame before, that times j, and the newest itself
+        cross, power = (newest * other).sum(3).split([2, 1], dim=2)
+        advance = cross / (torch.linalg.vector_norm(cross, dim=2, keepdim=True) + _POWER_FLOOR)
+        powers = torch.cat([power[:, :, 0], high.square() @ self.pool], dim=-1) + _POWER_FLOOR
         return torch.cat([torch.log(powers), advance.reshape(-1, steps, 2 * self.config.n_low)], -1)
 
     @torch.no_grad()
