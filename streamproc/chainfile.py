@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_origin
 
 from .dsp import PROCESSORS, Band
-from .errors import ConfigError
+from .errors import ConfigError, StreamprocError
 from .mix import Mix
 from .processor import Chain, Processor
 
@@ -44,7 +44,7 @@ def load_chain(path: str | PathLike[str], resolve_model: ModelResolver) -> Chain
         If the file cannot be read or says something that cannot work: names the file, the table, what was found and
         what is allowed.
     StreamprocError
-        Whatever `resolve_model` raises.
+        Whatever `resolve_model` raises, with the place in front.
 
     Notes
     -----
@@ -103,8 +103,8 @@ def _build(make: Callable[..., _T], table: Mapping[str, Any], where: str) -> _T:
     arguments = {key: _checked(value, accepted[key].annotation, f"{where}: {key}") for key, value in table.items()}
     try:
         return make(**arguments)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+    except StreamprocError as error:
+        raise type(error)(f"{where}: {error}") from error.__cause__
 
 
 def _checked(value: Any, wanted: Any, where: str) -> Any:

@@ -26,7 +26,8 @@ VAL_NOISE = Path("../shared/data/val/noise")
 Target = Annotated[str, typer.Argument(help="A model of this project (denoise), or package.module:callable.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Trained weights; without them the model is untrained.")]
 Models = Annotated[
-    list[str] | None, typer.Option(help="Name or file of a model, as often as needed. [default: all that ship]")
+    list[str] | None,
+    typer.Option(help="Name or file of a model, as often as needed. [dim]default: all that ship[/dim]"),
 ]
 Checkpoints = Annotated[
     list[Path] | None, typer.Option(help="Weights from training (runs/NAME/ema.pt); may be given more than once.")

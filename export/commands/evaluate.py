@@ -23,10 +23,12 @@ def evaluate(
     checkpoint: Checkpoints = None,
     against: Annotated[str, typer.Option(help="Peers, with commas between; empty for none.")] = "gtcrn,ulunas,rnnoise",
     n: Annotated[
-        int | None, typer.Option("--n", min=2, help=f"Mixtures. [default: {N_MIXTURES}, with --quick {N_QUICK}]")
+        int | None,
+        typer.Option("--n", min=2, help=f"Mixtures. [dim]default: {N_MIXTURES}, with --quick {N_QUICK}[/dim]"),
     ] = None,
     varied: Annotated[
-        bool | None, typer.Option("--varied/--plain", help="Three levels and simulated rooms. [default: from 120 on]")
+        bool | None,
+        typer.Option("--varied/--plain", help="Three levels and simulated rooms. [dim]default: from 120 on[/dim]"),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer mixtures; no single signals, plots or sound.")] = False,
     plot: Annotated[
@@ -36,7 +38,7 @@ def evaluate(
         Path | None, typer.Option(metavar="JSON", help="Only draw that again, from an evaluation.json of --plot.")
     ] = None,
     val: Annotated[
-        Path | None, typer.Option(help="Folder with speech and noise. [default: ../shared/data/val]")
+        Path | None, typer.Option(help="Folder with speech and noise. [dim]default: ../shared/data/val[/dim]")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the tables, plots and sounds go.")] = Path("evaluation"),
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = min(2, os.cpu_count() or 1),

@@ -19,9 +19,11 @@ def recipe(
     name: Annotated[str, typer.Argument(help=f"{_LISTING}.")],
     quick: Annotated[bool, typer.Option("--quick", help="A minute: shows that it works, gives no figures.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the results. [default: runs/recipes/NAME, or NAME-quick]")
+        Path | None, typer.Option(help="Folder of the results. [dim]default: runs/recipes/NAME, or NAME-quick[/dim]")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds. [default: the recipe's own]")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Number of seeds. [dim]default: the recipe's own[/dim]")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="Go on from the parts that are done, or begin again.")
     ] = True,

@@ -19,13 +19,14 @@ def train(
     speech: Annotated[list[Path], typer.Option(help="Folder of clean speech; may be given again.")] = SPEECH,
     noise: Annotated[list[Path], typer.Option(help="Folder of noise; may be given again.")] = NOISE,
     rooms: Annotated[
-        Path | None, typer.Option(help=f"Folder of measured room responses. [default: {ROOMS}, where it is there]")
+        Path | None,
+        typer.Option(help=f"Folder of measured room responses. [dim]default: {ROOMS}, where it is there[/dim]"),
     ] = None,
     val_speech: Annotated[
-        Path | None, typer.Option(help=f"Speech never trained on. [default: {VAL_SPEECH}, where it is there]")
+        Path | None, typer.Option(help=f"Speech never trained on. [dim]default: {VAL_SPEECH}, where it is there[/dim]")
     ] = None,
     val_noise: Annotated[
-        Path | None, typer.Option(help=f"Noise never trained on. [default: {VAL_NOISE}, where it is there]")
+        Path | None, typer.Option(help=f"Noise never trained on. [dim]default: {VAL_NOISE}, where it is there[/dim]")
     ] = None,
     cache: Annotated[Path, typer.Option(help="Where decoded sound is kept.")] = Path("cache"),
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),

@@ -213,9 +213,10 @@ class GruDenoiser(StreamableModel):
         """
         steps = int(heard.shape[1])
         newest, other = heard[:, :, -2:-1], heard[:, :, -4:-1]  # the frame before, that times j, and the newest itself
-        cross, power = (newest * other).sum(3).split([2, 1], dim=2)
+        products = (newest * other).sum(3)
+        cross, power = products[:, :, :2], products[:, :, 2]
         advance = cross / (torch.linalg.vector_norm(cross, dim=2, keepdim=True) + _POWER_FLOOR)
-        powers = torch.cat([power[:, :, 0], high.square() @ self.pool], dim=-1) + _POWER_FLOOR
+        powers = torch.cat([power, high.square() @ self.pool], dim=-1) + _POWER_FLOOR
         return torch.cat([torch.log(powers), advance.reshape(-1, steps, 2 * self.config.n_low)], -1)
 
     @torch.no_grad()
@@ -298,7 +299,9 @@ class GruDenoiser(StreamableModel):
             Before the sigmoid.
         """
         cfg, steps = self.config, int(high.shape[1])
-        low_gains, high_gains = torch.sigmoid(gains).split([cfg.n_low, cfg.n_bands], dim=-1)
+        gains = torch.sigmoid(gains)
+        # Slices: torch 2.13 compiles `split` here to wrong gradients of five taps.
+        low_gains, high_gains = gains[..., : cfg.n_low], gains[..., cfg.n_low :]
         weights = taps.reshape(-1, steps, 2 * cfg.n_taps, 1, cfg.n_low)
         low = (weights * heard).sum(2) * low_gains.unsqueeze(2)
         low = low.transpose(-1, -2).reshape(-1, steps, 2 * cfg.n_low)

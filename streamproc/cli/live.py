@@ -103,7 +103,8 @@ def live(
             "--latency",
             min=0.0,
             metavar="MS",
-            help="Latency to ask the devices for; more is safer. [dim]default: their lowest[/dim]",
+            help="Latency to ask the devices for; more is safer. "
+            "[dim]default: their lowest; 20 and 35 ms through a sound server[/dim]",
             rich_help_panel=_DEVICES,
         ),
     ] = None,
@@ -111,7 +112,7 @@ def live(
         Mode | None,
         typer.Option(
             "--mode",
-            help="Compute in a thread of its own, or in the audio callback. [dim]default: what was measured best[/dim]",
+            help="Compute in a thread of its own, or in the audio callback. [dim]default: worker[/dim]",
             rich_help_panel=_DEVICES,
         ),
     ] = None,

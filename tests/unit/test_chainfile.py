@@ -100,7 +100,7 @@ def test_errors_of_the_resolver_come_through(tmp_path):
     def resolve(model: str, channel_mode: str | None = None) -> Processor:
         raise ModelFileError(f"no model {model!r}")
 
-    with pytest.raises(ModelFileError, match="no model 'x'"):
+    with pytest.raises(ModelFileError, match=r"chain\.toml, processor 1 \(model\): no model 'x'"):
         load_chain(write(tmp_path, "[[processor]]\ntype = 'model'\nmodel = 'x'"), resolve)
 
 
