@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
 from .model_file import StepModule
-from .simplify import drop_unused
+from .simplify import Shape, drop_unused, known_shapes, names_read
 
 BLOCK = 32
 """Weights that share a scale. Blocks of 64 left 2 dB more error and were hardly faster."""
@@ -49,7 +50,7 @@ def round_to_8_bits(module: StepModule) -> None:
     """
     assert isinstance(module, nn.Module)
     for weight in module.parameters():
-        if weight.dim() == 2 and weight.numel() >= _MIN_SIZE:
+        if _is_large(weight):
             weight.copy_(torch.from_numpy(_rounded(weight.detach().numpy())))
     module.spec = replace(module.spec, precision="int8")
 
@@ -75,22 +76,28 @@ def quantise(weight: Array) -> tuple[npt.NDArray[np.uint8], Array]:
     return (np.rint(blocks / safe) + _ZERO).astype(np.uint8), scales
 
 
-def use_8_bit_products(model: onnx.ModelProto) -> int:
-    """Rewrite every product of a vector with constant weights, those inside GRUs included; return how many.
+def use_8_bit_products(model: onnx.ModelProto, module: StepModule) -> int:
+    """Rewrite every product with rounded weights of a module, those inside GRUs included; return how many.
 
     Parameters
     ----------
     model : onnx.ModelProto
         One step, as `export.to_onnx` traces it. Changed in place.
+    module : StepModule
+        What was traced, after `round_to_8_bits`.
     """
-    graph = model.graph
+    assert isinstance(module, nn.Module)
+    graph, shapes = model.graph, known_shapes(model)
+    rounded = {_fingerprint(weight.detach().numpy()) for weight in module.parameters() if _is_large(weight)}
     weights = {weight.name: weight for weight in graph.initializer}
     made: list[TensorProto] = []
     n_products = 0
     for node in list(graph.node):
-        if _is_product(node) and _is_rounded(weights.get(node.input[1]), node.op_type):
+        if _is_product(node, weights) and _is_rounded(weights.get(node.input[1]), node.op_type, rounded):
             new = [_matmul(graph, node, weights, made)]
-        elif _is_gru(node) and _is_rounded(weights.get(node.input[1]), node.op_type):
+        elif _is_one_step_of_a_gru(node, shapes) and all(
+            _is_rounded(weights.get(name), node.op_type, rounded) for name in node.input[1:3]
+        ):
             new = list(_gru(graph, node, weights, made))
         else:
             continue
@@ -113,28 +120,35 @@ def _matmul(
     matrix = _matrix(weights[node.input[1]], node.op_type)
     out, bias = node.output[0], node.input[2] if node.op_type == "Gemm" else ""
     readers = _readers(graph, out)
-    if node.op_type == "MatMul" and [reader.op_type for reader in readers] == ["Add"]:
+    if node.op_type == "MatMul" and [reader.op_type for reader in readers] == ["Add"] and not _is_result(graph, out):
         (other,) = set(readers[0].input) - {out} or {out}
-        if other in weights and len(weights[other].dims) == 1:
+        if other in weights and list(weights[other].dims) == [len(matrix)]:
             graph.node.remove(readers[0])
             out, bias = readers[0].output[0], other
     return _product(node.name, node.input[0], matrix, bias, out, made)
 
 
-def _is_product(node: NodeProto) -> bool:
+def _is_large(weight: torch.Tensor) -> bool:
+    return weight.dim() == 2 and weight.numel() >= _MIN_SIZE
+
+
+def _is_product(node: NodeProto, weights: dict[str, TensorProto]) -> bool:
     """Whether a node is a matrix product, or a linear layer as torch writes it for two axes."""
     if node.op_type != "Gemm":
         return node.op_type == "MatMul"
     attributes = _attributes(node)
-    return attributes.pop("transB", 0) == 1 and set(attributes.values()) <= {1.0} and len(node.input) == 3
+    plain = attributes.get("transB") == 1 and attributes.get("transA", 0) == 0
+    unscaled = attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0
+    bias = weights.get(node.input[2]) if len(node.input) == 3 else None
+    return plain and unscaled and bias is not None and list(bias.dims) == list(weights[node.input[1]].dims[:1])
 
 
-def _is_gru(node: NodeProto) -> bool:
+def _is_one_step_of_a_gru(node: NodeProto, shapes: dict[str, Shape]) -> bool:
     """Whether a node is a GRU as torch has it: one direction, and the reset gate behind the product."""
     attributes = _attributes(node)
     forward = attributes.pop("direction", b"forward") == b"forward"
     plain = attributes.keys() == {"hidden_size", "linear_before_reset"} and len(node.input) == 6
-    return node.op_type == "GRU" and forward and plain
+    return node.op_type == "GRU" and forward and plain and shapes.get(node.input[0], (None,))[0] == 1
 
 
 def _attributes(node: NodeProto) -> dict[str, Any]:
@@ -147,15 +161,20 @@ def _matrix(weight: TensorProto, operator: str) -> Array:
     return np.ascontiguousarray({"MatMul": values.T, "Gemm": values, "GRU": values[0]}[operator])
 
 
-def _is_rounded(weight: TensorProto | None, operator: str) -> bool:
-    """Whether 8 bits hold this weight: those of a rounded module, and not the matrix of a transform beside it."""
+def _is_rounded(weight: TensorProto | None, operator: str, rounded: set[bytes]) -> bool:
+    """Whether this is a rounded parameter of the module, and not the matrix of a transform beside it."""
     n_axes = 3 if operator == "GRU" else 2
     if weight is None or weight.data_type != TensorProto.FLOAT or len(weight.dims) != n_axes:
         return False
     matrix = _matrix(weight, operator)
-    if matrix.size < _MIN_SIZE:
+    if _fingerprint(matrix) not in rounded:
         return False
     return bool(np.abs(_rounded(matrix) - matrix).max() <= 1e-6 * np.abs(matrix).max())
+
+
+def _fingerprint(matrix: Array) -> bytes:
+    """Tell a matrix by its values: the exporter transposes it, or has its gates in another order."""
+    return sha256(np.sort(matrix, axis=None).tobytes()).digest()
 
 
 def _product(name: str, x: str, matrix: Array, bias: str, out: str, made: list[TensorProto]) -> NodeProto:
@@ -176,7 +195,7 @@ def _gru(
     x, weight_x, weight_h, bias, _, before = node.input
     of_all_steps, after = (*node.output, "")[:2]
     from_x, from_h = (numpy_helper.to_array(weights[name])[0] for name in (weight_x, weight_h))
-    bias_x, bias_h = np.split(numpy_helper.to_array(weights[bias])[0], 2)
+    bias_x, bias_h = np.split(numpy_helper.to_array(weights[bias])[0] if bias else np.zeros(2 * len(from_h)), 2)
     gates, new = slice(2 * from_h.shape[1]), slice(2 * from_h.shape[1], None)
 
     def own(name: str) -> str:
@@ -186,16 +205,22 @@ def _gru(
         return helper.make_node(kind, inputs, [*outputs], own(f"{kind}_{outputs[0]}"), **attributes)
 
     def product_of(source: str, matrix: Array, values: Array, out: str) -> NodeProto:
-        made.append(numpy_helper.from_array(values.copy(), own(f"bias_{out}")))
+        made.append(numpy_helper.from_array(values.astype(np.float32), own(f"bias_{out}")))
         return _product(own(out), source, matrix, own(f"bias_{out}"), own(out), made)
 
     moved = _batch_first(graph, node)
     if moved is not None:
         x, before, after = moved
     after = after or own("after")
-    # Input and state as one vector for both gates: one operator less than adding two products and cutting them up.
-    yield node_of("Concat", [x, before], own("both"), axis=-1)
-    yield product_of(own("both"), np.hstack([from_x[gates], from_h[gates]]), bias_x[gates] + bias_h[gates], "gates")
+    if from_x.shape[1] % BLOCK == 0:
+        # Input and state as one vector for both gates: one operator less than adding two products and cutting them up.
+        yield node_of("Concat", [x, before], own("both"), axis=-1)
+        both = np.hstack([from_x[gates], from_h[gates]])
+        yield product_of(own("both"), both, bias_x[gates] + bias_h[gates], "gates")
+    else:  # a block of weights would belong to both, and be rounded a second time
+        yield product_of(x, from_x[gates], bias_x[gates], "gates_x")
+        yield product_of(before, from_h[gates], bias_h[gates], "gates_h")
+        yield node_of("Add", [own("gates_x"), own("gates_h")], own("gates"))
     yield product_of(x, from_x[new], bias_x[new], "new_x")
     yield product_of(before, from_h[new], bias_h[new], "new_h")
     yield node_of("Sigmoid", [own("gates")], own("open"))
@@ -232,11 +257,15 @@ def _batch_first(graph: onnx.GraphProto, node: NodeProto) -> tuple[str, str, str
     if not all(pattern):
         return None
     turned, lifted, squeezed, turned_back, last = (part for part in pattern if part is not None)
+    turns = (turned, lifted, turned_back, last)
+    if any(_attributes(turn)["perm"] != [1, 0, 2] for turn in turns) or _is_result(graph, turned_back.output[0]):
+        return None
     for moving in (squeezed, turned_back, last):
         graph.node.remove(moving)
     for reader in _readers(graph, turned_back.output[0]):
-        place = list(reader.input).index(turned_back.output[0])
-        reader.input[place] = last.output[0]
+        for place, name in enumerate(reader.input):
+            if name == turned_back.output[0]:
+                reader.input[place] = last.output[0]
     return turned.input[0], lifted.input[0], last.output[0]
 
 
@@ -246,11 +275,18 @@ def _made_by(graph: onnx.GraphProto, name: str, kind: str) -> NodeProto | None:
 
 def _only_reader(graph: onnx.GraphProto, name: str, kind: str) -> NodeProto | None:
     readers = _readers(graph, name)
-    return readers[0] if [reader.op_type for reader in readers] == [kind] else None
+    alone = [reader.op_type for reader in readers] == [kind] and not _is_result(graph, name)
+    return readers[0] if alone else None
 
 
 def _readers(graph: onnx.GraphProto, name: str) -> list[NodeProto]:
     return [node for node in graph.node if name in node.input]
+
+
+def _is_result(graph: onnx.GraphProto, name: str) -> bool:
+    """Whether somebody else than operators of this graph wants a tensor: whoever runs it, or a branch or loop in it."""
+    n_read = sum(list(node.input).count(name) for node in graph.node)
+    return name in {value.name for value in graph.output} or list(names_read(graph)).count(name) > n_read
 
 
 def _rounded(weight: Array) -> Array:

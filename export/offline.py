@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import onnx
 import torch
 
+from streamproc.atomic import replacing
 from streamproc.backends.onnx import open_session
 from streamproc.model_file import FORMAT_VERSION
 from streamproc.verify import Comparison
@@ -44,14 +44,13 @@ def export_offline(model: OfflineModel, path: Path, n_frames: int = 480) -> dict
     """
     require_ending(path, "an ONNX", ".onnx")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial.onnx")
     note = {
         "format_version": FORMAT_VERSION,
         "name": model.name,
         "sample_rate": model.sample_rate,
         "offline": model.refusal,
     }
-    try:
+    with replacing(path) as partial:
         with warnings.catch_warnings(), torch.no_grad():
             for category in (DeprecationWarning, torch.jit.TracerWarning, UserWarning):
                 warnings.simplefilter("ignore", category)
@@ -68,9 +67,6 @@ def export_offline(model: OfflineModel, path: Path, n_frames: int = 480) -> dict
         save_onnx(onnx.load(partial), partial, json.dumps(note, indent=1))
         comparisons = {"ONNX, whole signals": _compare(model, partial, (1, n_frames, 2 * n_frames + 7))}
         require_parity(comparisons)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return comparisons
 
 

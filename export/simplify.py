@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+
+Shape = tuple[int | None, ...]
+"""Lengths of axes; None where only a run can tell."""
+
+
+def infer_shapes(model: ModelProto) -> ModelProto:
+    """Return a graph with the shapes of all tensors written down, as far as they follow from its inputs.
+
+    What the exporter wrote is forgotten first: it knows the number of channels of its example alone. Later steps rely
+    on these shapes behind operators of onnxruntime, about which inference knows nothing.
+    """
+    del model.graph.value_info[:]
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+
+def known_shapes(model: ModelProto) -> dict[str, Shape]:
+    """Return the shapes of all tensors, as far as they can be inferred; none for those of unknown rank."""
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    return {
+        value.name: tuple(
+            axis.dim_value if axis.HasField("dim_value") else None for axis in value.type.tensor_type.shape.dim
+        )
+        for value in (*graph.value_info, *graph.input, *graph.output)
+    }
 
 
 def fold_known_sizes(model: ModelProto) -> int:
@@ -19,7 +43,7 @@ def fold_known_sizes(model: ModelProto) -> int:
     onnxruntime folds the shape of a tensor all at once or not at all. Each of them, and of those that work on the
     result, costs a few tenths of a microsecond at every step.
     """
-    shapes = _shapes(model)
+    shapes = known_shapes(model)
     made_by = {name: node for node in model.graph.node for name in node.output}
     folded = 0
     for node in model.graph.node:
@@ -44,7 +68,7 @@ def join_reshapes(model: ModelProto) -> int:
     Lifting an axis of length one, dropping it, moving it, choosing its only element and reshaping are all the same to
     the numbers, so of such a chain only what comes out at its end matters.
     """
-    graph, shapes = model.graph, _shapes(model)
+    graph, shapes = model.graph, known_shapes(model)
     views = {node.output[0]: node for node in graph.node if _keeps_order(node, shapes, graph)}
     n_before = len(graph.node)
     for end in views.values():
@@ -52,8 +76,8 @@ def join_reshapes(model: ModelProto) -> int:
         while start.input[0] in views:
             start = views[start.input[0]]
         sizes = shapes.get(end.output[0], ())
-        if start is end or sum(size is None for size in sizes) > 1 or not sizes:
-            continue
+        if start is end or sum(size is None for size in sizes) > 1 or not sizes or 0 in sizes:
+            continue  # a reshape takes 0 for "as it was"
         target = f"{end.output[0]}_sizes"
         asked = np.array([-1 if size is None else size for size in sizes])
         graph.initializer.append(numpy_helper.from_array(asked, target))
@@ -66,7 +90,7 @@ def drop_unused(graph: GraphProto) -> None:
     """Take out what nothing reads any more: weights, and the operators that fed what was replaced."""
     results = {value.name for value in graph.output}
     while True:
-        used = results | {name for node in graph.node for name in node.input}
+        used = results.union(names_read(graph))
         idle = [node for node in graph.node if not used.intersection(node.output)]
         if not idle:
             break
@@ -77,18 +101,17 @@ def drop_unused(graph: GraphProto) -> None:
     graph.initializer.extend(kept)
 
 
-def _shapes(model: ModelProto) -> dict[str, tuple[int | None, ...]]:
-    """Shapes of all tensors, as far as they can be inferred; None is an axis of unknown length."""
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    return {
-        value.name: tuple(
-            axis.dim_value if axis.HasField("dim_value") else None for axis in value.type.tensor_type.shape.dim
-        )
-        for value in (*graph.value_info, *graph.input, *graph.output)
-    }
+def names_read(graph: GraphProto) -> Iterator[str]:
+    """Yield the names of all tensors that operators read, those in branches and loops included."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from names_read(inner)
+                yield from (value.name for value in inner.output)
 
 
-def _keeps_order(node: NodeProto, shapes: dict[str, tuple[int | None, ...]], graph: GraphProto) -> bool:
+def _keeps_order(node: NodeProto, shapes: dict[str, Shape], graph: GraphProto) -> bool:
     """Whether a node gives back the numbers that it takes, in their order."""
     if node.op_type in ("Reshape", "Squeeze", "Unsqueeze"):
         return True

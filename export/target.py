@@ -16,7 +16,7 @@ from streamproc.model_file import Metadata, Tensor, check_tensors, expected_tens
 from streamproc.spec import ModelSpec
 
 from . import models
-from .model_file import StepModule, initial_inputs, require_streaming, speech_like_frames
+from .model_file import StepModule, initial_inputs, require_streaming, run_step, speech_like_frames
 
 SHIPPED = {
     **dict.fromkeys(models.DENOISERS, "GruDenoiser"),
@@ -87,13 +87,16 @@ def check_step(module: StepModule, name: str) -> None:
     frame = speech_like_frames(spec, 1, n_channels)[0]
     try:
         with torch.no_grad():
-            results = module.step(frame, *initial_inputs(spec, n_channels))
+            results = run_step(module, frame, *initial_inputs(spec, n_channels))
     except Exception as error:
         raise ExportError(f"{name}: step fails on {n_channels} channels at its initial state: {error}") from error
     _, promised = expected_tensors(Metadata(spec))
     if not isinstance(results, tuple | list) or len(results) != len(promised):
         found = f"{len(results)} values" if isinstance(results, tuple | list) else type(results).__name__
         raise ExportError(f"{name}: step returns {found}, expected ({', '.join(tensor.name for tensor in promised)})")
+    for tensor, result in zip(promised, results, strict=True):
+        if not isinstance(result, torch.Tensor):
+            raise ExportError(f"{name}: step returns {type(result).__name__} for {tensor.name}, expected a tensor")
     expected = [t._replace(shape=tuple(n_channels if n == "channels" else n for n in t.shape)) for t in promised]
     given = [
         Tensor(tensor.name, tuple(result.shape), str(result.dtype).removeprefix("torch."))
@@ -123,18 +126,22 @@ def _build_own(target: str, checkpoint: Path | None) -> Any:
     module_name, _, attribute = target.partition(":")
     try:
         build = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever the code of a module raises
         raise ExportError(
-            f"{target}: cannot be imported ({error}); expected package.module:callable, importable from here"
+            f"{target}: cannot be imported ({_said(error)}); expected package.module:callable, importable from here"
         ) from error
     if not callable(build):
         raise ExportError(f"{target}: is {type(build).__name__}, expected a callable that returns a module")
     if checkpoint is not None and not checkpoint.is_file():
         raise ExportError(f"{checkpoint}: there is no such checkpoint")
-    if "checkpoint" in inspect.signature(build).parameters:
-        return build(checkpoint=checkpoint)
-    module = build()
-    if checkpoint is not None:
+    try:
+        loads = "checkpoint" in inspect.signature(build).parameters
+        module = build(checkpoint=checkpoint) if loads else build()
+    except Exception as error:  # whatever the callable raises
+        raise ExportError(
+            f"{target}: makes no module ({_said(error)}); expected a callable without arguments, or with `checkpoint`"
+        ) from error
+    if checkpoint is not None and not loads:
         _load_weights(module, checkpoint)
     return module
 
@@ -142,7 +149,13 @@ def _build_own(target: str, checkpoint: Path | None) -> Any:
 def _load_weights(module: nn.Module, checkpoint: Path) -> None:
     try:
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        weights = next((stored[key] for key in ("state_dict", "model", "weights") if key in stored), stored)
+        # A parameter may have one of these names, too.
+        wrapped = (stored.get(key) for key in ("state_dict", "model", "weights"))
+        weights = next((value for value in wrapped if isinstance(value, dict)), stored)
         module.load_state_dict(weights)
     except Exception as error:  # pickle, zip and torch each have their own way to say no
         raise ExportError(f"{checkpoint}: does not fit {type(module).__name__}: {error}") from error
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

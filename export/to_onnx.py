@@ -5,16 +5,19 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 
 from streamproc.errors import ConfigError
+from streamproc.model_file import Metadata, expected_tensors
+from streamproc.spec import ModelSpec
 from streamproc.verify import Comparison
 
 from .eight_bit import use_8_bit_products
 from .half import store_in_half
 from .model_file import StepForward, StepModule, example_inputs, metadata_text, save_onnx
-from .simplify import fold_known_sizes, join_reshapes
+from .simplify import fold_known_sizes, infer_shapes, join_reshapes
 from .verify import N_STEPS, require_ending, write_proven
 
 OPSET = 18
@@ -46,6 +49,8 @@ def export_onnx(module: StepModule, path: Path, n_steps: int = N_STEPS) -> dict[
 
     Notes
     -----
+    The step is traced, so it must not read the values of tensors in Python; `export.verify` warns of it.
+
     The tracing exporter, not the newer ``dynamo=True``: both are equal to the module here, but on a step of a recurrent
     model the traced graph was smaller and faster when both were tried, because it does not slice and join the weights
     again at every step. The GRU operator beat the same GRU written as float32 products as well.
@@ -54,14 +59,14 @@ def export_onnx(module: StepModule, path: Path, n_steps: int = N_STEPS) -> dict[
 
     def write(partial: Path) -> None:
         _trace(module, partial)
-        # Shapes that are known now tell what can be simplified behind operators of onnxruntime, whose shapes are not.
-        graph = onnx.shape_inference.infer_shapes(onnx.load(partial), data_prop=True)
+        graph = infer_shapes(onnx.load(partial))
         fold_known_sizes(graph)
-        if module.spec.precision == "int8" and not use_8_bit_products(graph):
+        if module.spec.precision == "int8" and not use_8_bit_products(graph, module):
             raise ConfigError(f"{path}: no matrix of {module.spec.name} is worth 8 bits; use --weights float32")
         join_reshapes(graph)
         del graph.graph.value_info[:]
         store_in_half(graph)
+        _declare_inputs(graph.graph, module.spec)
         save_onnx(graph, partial, metadata_text(module))
 
     return write_proven(module, path, write, n_steps)
@@ -88,3 +93,13 @@ def _trace(module: StepModule, path: Path) -> None:
             opset_version=OPSET,
             dynamo=False,
         )
+
+
+def _declare_inputs(graph: onnx.GraphProto, spec: ModelSpec) -> None:
+    """Add the inputs of the contract that the step does not read: a trace leaves them out, and hosts bind them all."""
+    inputs, _ = expected_tensors(Metadata(spec))
+    present = {value.name for value in graph.input}
+    for name, shape, dtype in inputs:
+        if name not in present:
+            kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))

@@ -40,9 +40,9 @@ def export_torchscript(module: StepModule, path: Path, n_steps: int = N_STEPS) -
 
     Notes
     -----
-    The step is traced, so it must not branch on values; the proof would show it. Freezing the module, or torch's own
-    ``optimize_for_inference``, gained nothing on a recurrent step when it was tried. ``streamproc bench a.onnx a.ts``
-    shows what the two formats cost.
+    The step is traced, so it must not read the values of tensors in Python; `export.verify` warns of it. Freezing the
+    module, or torch's own ``optimize_for_inference``, gained nothing on a recurrent step when it was tried.
+    ``streamproc bench a.onnx a.ts`` shows what the two formats cost.
     """
     require_ending(path, "a TorchScript", ".ts", ".pt")
 

@@ -3,36 +3,59 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
+from streamproc.atomic import replacing
 from streamproc.backends.loader import load_model
 from streamproc.errors import ConfigError, ModelFileError, StreamprocError
 from streamproc.model import FrameModel
 from streamproc.places import require_file, require_folder
+from streamproc.spec import ModelSpec
 from streamproc.verify import Comparison, check_golden, run_steps
 
-from .model_file import StepModule, initial_inputs, require_streaming, speech_like_frames
+from .model_file import (
+    StepModule,
+    example_inputs,
+    initial_inputs,
+    require_streaming,
+    run_step,
+    speech_like_frames,
+    stored_spec,
+)
 
 N_STEPS = 512
 WARM_UP_STEPS = 64
 N_CHANNELS = 2
+N_CYCLES = 4
+FULL_SCALE_GAIN = 5.0
+"""From the level of speech to peaks at 1. Errors are held against the largest value, so more would hide small ones."""
 
 
 class ParityError(StreamprocError):
     """A runtime computes something else than the module it was exported from."""
 
 
+class ValueReadWarning(UserWarning):
+    """A step reads the value of a tensor in Python, and a trace keeps the one that it had at that moment."""
+
+
 class Reference:
     """What the module itself computes, step by step: the frames, the start, and every output and state after it.
 
     The run starts in the state that the module reaches after `WARM_UP_STEPS` of another signal, because a graph that
-    loses or swaps a state is right as long as all states are zero.
+    loses or swaps a state is right as long as all states are zero. Digital silence and full scale come up four times,
+    and the controls move, because a trace keeps what the module does at one level and one setting.
 
     Parameters
     ----------
@@ -42,23 +65,30 @@ class Reference:
 
     @torch.no_grad()
     def __init__(self, module: StepModule, n_steps: int = N_STEPS) -> None:
-        spec = module.spec
+        spec = stored_spec(module.spec)
         self.module = module
         self.spec = spec
-        frames = speech_like_frames(spec, WARM_UP_STEPS + n_steps, N_CHANNELS, seed=1)
+        gains = np.concatenate([np.ones(WARM_UP_STEPS), *map(_gains, np.array_split(np.empty(n_steps), N_CYCLES))])
+        frames = speech_like_frames(spec, WARM_UP_STEPS + n_steps, N_CHANNELS, seed=1, gains=gains)
         warm_up, self.frames = frames[:WARM_UP_STEPS], frames[WARM_UP_STEPS:]
         n_states = len(spec.states)
         inputs = initial_inputs(spec, N_CHANNELS)
-        self.controls = inputs[n_states:]
         for frame in warm_up:
-            _, *inputs[:n_states] = module.step(frame, *inputs)
-        self.start = [state.clone() for state in inputs[:n_states]]
+            _, *inputs[:n_states] = run_step(module, frame, *inputs)
+        self.start = inputs[:n_states]
+        self.settings = _settings(spec)
         self.outputs: list[np.ndarray] = []
         self.states: list[list[np.ndarray]] = []
-        for frame in self.frames:
-            out, *inputs[:n_states] = module.step(frame, *inputs)
-            self.outputs.append(out.numpy().copy())
-            self.states.append([state.numpy().copy() for state in inputs[:n_states]])
+        states = self.start
+        for controls, frames in self.parts():
+            for frame in frames:
+                out, *states = run_step(module, frame, *states, *controls)
+                self.outputs.append(out.numpy().copy())
+                self.states.append([state.numpy().copy() for state in states])
+
+    def parts(self) -> Iterable[tuple[list[Tensor], Tensor]]:
+        """Return the run in parts of equal length: where the controls are, and the frames."""
+        return zip(self.settings, self.frames.tensor_split(len(self.settings)), strict=True)
 
     @property
     def output_name(self) -> str:
@@ -72,21 +102,29 @@ class Reference:
         comparison = Comparison(len(self.outputs), self.spec.precision)
         start = tuple(state.numpy() for state in self.start)
         steps = run_steps(model, list(self.frames.numpy()), start)
-        for out, states, (found, found_states) in zip(self.outputs, self.states, steps, strict=True):
-            comparison.update(self.output_name, found, out)
-            for spec, state, found_state in zip(self.spec.states, states, found_states, strict=True):
-                comparison.update(f"{spec.name}_out", found_state, state)
+        pairs = zip(self.outputs, self.states, steps, strict=True)
+        for controls, frames in self.parts():
+            for control, value in zip(self.spec.controls, controls, strict=True):
+                model.controls[control.name][:] = value.numpy()
+            for out, states, (found, found_states) in islice(pairs, len(frames)):
+                comparison.update(self.output_name, found, out)
+                for spec, state, found_state in zip(self.spec.states, states, found_states, strict=True):
+                    comparison.update(f"{spec.name}_out", found_state, state)
         return comparison
 
     @torch.no_grad()
     def compare_sequence(self) -> Comparison | None:
-        """Run the module over all frames at once, as in training. None for a module that cannot."""
+        """Run the module over all frames of a part at once, as in training. None for a module that cannot."""
         sequence = getattr(self.module, "sequence", None)
         if sequence is None:
             return None
         comparison = Comparison(len(self.outputs))  # torch computes in float32, whatever a file does
-        outputs, *states = sequence(self.frames.transpose(0, 1), *self.start, *self.controls)
-        comparison.update(self.output_name, outputs.transpose(0, 1).numpy(), np.stack(self.outputs))
+        outputs, states = [], self.start
+        for controls, frames in self.parts():
+            inputs = (frames.transpose(0, 1), *states, *controls)
+            out, *states = sequence(*(value.clone() for value in inputs))
+            outputs.append(out.transpose(0, 1).numpy())
+        comparison.update(self.output_name, np.concatenate(outputs), np.stack(self.outputs))
         for spec, found, state in zip(self.spec.states, states, self.states[-1], strict=True):
             comparison.update(f"{spec.name}_out", found.numpy(), state)
         return comparison
@@ -162,16 +200,28 @@ def write_proven(
     require_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     require_file(path)
-    # It keeps its ending, by which the runtime chooses the backend.
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        write(partial)
-        comparisons = compare(module, [partial], n_steps)
-        require_parity(comparisons)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    warn_of_read_values(module)
+    with replacing(path) as unproven:
+        # The runtime chooses the backend by the ending.
+        partial = unproven.with_suffix(path.suffix)
+        try:
+            write(partial)
+            comparisons = compare(module, [partial], n_steps)
+            require_parity(comparisons)
+            os.replace(partial, unproven)
+        finally:
+            partial.unlink(missing_ok=True)
     return comparisons
+
+
+@torch.no_grad()
+def warn_of_read_values(module: StepModule) -> None:
+    """Give a `ValueReadWarning` for every line where a step reads the value of a tensor in Python.
+
+    The warnings of the tracer itself do not tell values from sizes, which a step may well look at.
+    """
+    with _ValuesRead(module):
+        run_step(module, *example_inputs(module.spec))
 
 
 def require_parity(comparisons: dict[str, Comparison]) -> None:
@@ -205,3 +255,47 @@ def _changed(reference: Reference, model: FrameModel) -> str:
     return "; ".join(
         f"{name} is {theirs[name]!r}, the module says {ours[name]!r}" for name in ours if ours[name] != theirs[name]
     )
+
+
+def _gains(steps: np.ndarray) -> np.ndarray:
+    """Return the gain of every step of one cycle: most at the level of speech, then silence, then full scale."""
+    place = np.linspace(0.0, 1.0, len(steps), endpoint=False)
+    return np.select([place < 5 / 8, place < 13 / 16], [1.0, 0.0], FULL_SCALE_GAIN)
+
+
+def _settings(spec: ModelSpec) -> list[list[Tensor]]:
+    """Return the controls of two parts for every cycle: at their defaults, minima, maxima, and between.
+
+    There each is at another place of its range, so that a graph that swaps two of them is found.
+    """
+    controls = spec.controls
+    ends = [[getattr(c, end) for c in controls] for end in ("default", "default", "minimum", "maximum")]
+    places = [[(part / 4 + 1 / 8 + 0.382 * n) % 1 for n in range(len(controls))] for part in range(4)]
+    between = [
+        [c.minimum + place * (c.maximum - c.minimum) for c, place in zip(controls, row, strict=True)] for row in places
+    ]
+    return [[torch.tensor([value], dtype=torch.float32) for value in setting] for setting in ends + between]
+
+
+class _ValuesRead(TorchFunctionMode):
+    """While it is entered, Python that turns a tensor into a value gets a warning; weights do not change."""
+
+    _READERS = frozenset(
+        ["item", "tolist", "numpy", "equal", "allclose", "is_nonzero"]
+        + ["__array__", "__bool__", "__contains__", "__float__", "__index__", "__int__"]
+    )
+
+    def __init__(self, module: StepModule) -> None:
+        super().__init__()
+        assert isinstance(module, torch.nn.Module)
+        self._constants = {id(value) for value in (*module.parameters(), *module.buffers())}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in self._READERS and id(args[0]) not in self._constants:
+            warnings.warn(
+                "the step reads the value of a tensor in Python; the file keeps the one that it has now. "
+                "Compute with tensors instead, for example with torch.where",
+                ValueReadWarning,
+                stacklevel=2,
+            )
+        return func(*args, **(kwargs or {}))

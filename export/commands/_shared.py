@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from streamproc.verify import Comparison
 
@@ -95,21 +97,36 @@ def load_module(
     return WaveformModel(module).eval() if io == "waveform" else module
 
 
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print what is warned of inside in one line each: there is a user, and no programmer."""
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            yield
+        finally:
+            for found in caught:
+                where = f"{Path(found.filename).name}, line {found.lineno}"
+                typer.secho(f"warning: {where}: {found.message}", fg="yellow", err=True)
+
+
 def export_and_report(
     export: Callable[[StepModule, Path, int], dict[str, Comparison]], module: StepModule, out: Path, steps: int
 ) -> None:
     """Export, print the proof, and say what was written."""
     from rich.console import Console
+    from rich.text import Text
 
     from ..verify import print_table
 
     console = Console()
-    with console.status(f"exporting {module.spec.name} and proving {steps} steps"):
+    # Text, not markup: names may hold brackets.
+    with warnings_as_lines(), console.status(Text(f"exporting {module.spec.name} and proving {steps} steps")):
         comparisons = export(module, out, steps)
     print_table(comparisons, console)
     spec = module.spec
     frame_latency_ms = 1000 * (spec.hop + spec.latency) / spec.sample_rate
-    console.print(
-        f"wrote [bold]{out}[/] ({out.stat().st_size / 1e6:.2f} MB): {spec.name} {spec.version}, {spec.io}, "
-        f"{spec.sample_rate} Hz, hop {spec.hop}, frame latency {frame_latency_ms:.1f} ms"
+    figures = (
+        f" ({out.stat().st_size / 1e6:.2f} MB): {spec.name} {spec.version}, {spec.io}, {spec.sample_rate} Hz, "
+        f"hop {spec.hop}, frame latency {frame_latency_ms:.1f} ms"
     )
+    console.print(Text.assemble("wrote ", (str(out), "bold"), figures))

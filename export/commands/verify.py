@@ -38,7 +38,7 @@ def verify(
         module.spec = replace(module.spec, version=told.version, training_data=told.training_data, metrics=told.metrics)
         comparisons = compare(module, files, steps)
     else:
-        with tempfile.TemporaryDirectory() as folder:
+        with args.warnings_as_lines(), tempfile.TemporaryDirectory() as folder:
             comparisons = export_onnx(module, Path(folder, "model.onnx"), steps)
             if weights != "int8":
                 comparisons |= export_torchscript(module, Path(folder, "model.ts"), steps)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from export.simplify import fold_known_sizes, join_reshapes
+from export.simplify import fold_known_sizes, infer_shapes, join_reshapes, known_shapes
 from streamproc.backends.onnx import open_session
 
 
@@ -113,3 +113,58 @@ def test_an_axis_of_unknown_length_may_move_past_one_of_length_one_only() -> Non
     join_reshapes(graph)
     assert [node.op_type for node in graph.graph.node] == ["Reshape"]
     np.testing.assert_array_equal(open_session(graph.SerializeToString()).run(None, {"x": x})[0], before)
+
+
+def test_what_branches_read_is_used() -> None:
+    graph = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 18]>
+        branches (float[channels, 4] x, bool loud) => (float[channels, 4] y)
+        {
+            one = Constant <value: tensor = int64[1] {1}> ()
+            twice = Add (x, x)
+            lifted = Unsqueeze (x, one)
+            back = Squeeze (lifted, one)
+            y = If (loud) <
+                then_branch = then () => (float[channels, 4] a) { a = Mul (twice, back) },
+                else_branch = other () => (float[channels, 4] b) { b = Identity (back) }
+            >
+        }
+    """)
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    join_reshapes(graph)
+    assert [node.op_type for node in graph.graph.node] == ["Add", "Reshape", "If"]
+    session = open_session(graph.SerializeToString())
+    np.testing.assert_array_equal(session.run(None, {"x": x, "loud": np.array(True)})[0], 2 * x * x)
+    np.testing.assert_array_equal(session.run(None, {"x": x, "loud": np.array(False)})[0], x)
+
+
+def test_nothing_at_all_is_not_reshaped() -> None:
+    """A reshape takes a length of 0 for "as it was"."""
+    graph = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 18]>
+        nothing (float[channels, 0] x) => (float[channels, 1, 1, 0] y)
+        {
+            one = Constant <value: tensor = int64[1] {1}> ()
+            lifted = Unsqueeze (x, one)
+            y = Unsqueeze (lifted, one)
+        }
+    """)
+    assert join_reshapes(graph) == 0
+    assert open_session(graph.SerializeToString()).run(None, {"x": np.ones((2, 0), np.float32)})[0].shape == (
+        2,
+        1,
+        1,
+        0,
+    )
+
+
+def test_shapes_that_hold_for_the_example_only_are_forgotten() -> None:
+    graph = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 18]>
+        channels (float[channels, 4] x) => (float[channels, 4] z) <float[1, 4] y>
+        {
+            y = Add (x, x)
+            z = Add (y, x)
+        }
+    """)
+    assert known_shapes(infer_shapes(graph))["y"] == (None, 4)

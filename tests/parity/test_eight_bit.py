@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from torch_models import GruMask, Leaky
+from torch import Tensor, nn
+from torch_models import BINS, GruMask, Leaky
 
 from export import to_onnx
 from export.eight_bit import BLOCK, quantise, round_to_8_bits, use_8_bit_products
@@ -21,6 +23,7 @@ from export.verify import ParityError, Reference
 from export.waveform import WaveformModel
 from streamproc.backends.loader import load_model
 from streamproc.errors import ConfigError, GoldenMismatch
+from streamproc.spec import StateSpec
 from streamproc.verify import INT8_SNR_DB, Comparison, run_steps
 
 
@@ -107,7 +110,7 @@ def test_a_module_that_was_not_rounded_keeps_its_products(denoiser: Any, tmp_pat
     to_onnx._trace(denoiser, tmp_path / "a.onnx")
     graph = onnx.load(tmp_path / "a.onnx")
     before = graph.SerializeToString()
-    assert use_8_bit_products(graph) == 0
+    assert use_8_bit_products(graph, denoiser) == 0
     assert graph.SerializeToString() == before
 
 
@@ -122,6 +125,75 @@ def test_recurrent_layers_of_another_shape_are_rewritten_too(tmp_path: Path) -> 
     assert not {"GRU", "Gemm", "MatMul"}.intersection(nodes)
 
 
+class Recurrent(nn.Module):
+    """A gated layer between two linear ones, and something around it that a rewrite could lose."""
+
+    def __init__(self, n_inputs: int = 64, hidden: int = 64, bias: bool = True, kind: str = "plain") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind = kind
+        self.encode = nn.Linear(BINS, n_inputs, bias=kind != "scalar bias")
+        self.offset = nn.Parameter(torch.tensor([0.1]))
+        self.core = nn.GRU(n_inputs, hidden, batch_first=True, bias=bias)
+        self.decode = nn.Linear(hidden, BINS)
+        self.register_buffer("pick", torch.eye(BINS))
+        self.spec = replace(
+            GruMask().spec,
+            states=(StateSpec("hidden", (1, hidden)), StateSpec("last", (1, hidden)), StateSpec("seen", (n_inputs,))),
+            controls=(),
+        )
+
+    def step(self, frame: Tensor, hidden: Tensor, last: Tensor, seen: Tensor) -> tuple[Tensor, ...]:
+        power = torch.log1p(frame.square().sum(-1) @ self.pick)
+        x = self.encode(power)
+        encoded = x + self.offset if self.kind == "scalar bias" else x
+        sequence = torch.stack([encoded, x], 1) if self.kind == "two steps" else encoded.unsqueeze(1)
+        y, after = self.core(sequence, hidden.transpose(0, 1).contiguous())
+        y = y[:, -1:]
+        core = (y.square() if self.kind == "read twice" else y) + 0.1 * last
+        mask = torch.sigmoid(self.decode(core.squeeze(1)) + seen.mean(-1, keepdim=True))
+        return frame * mask.unsqueeze(-1), after.transpose(0, 1), y, x if self.kind == "product out" else 0.5 * seen
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},  # the layer's output is a state as well
+        {"bias": False},
+        {"kind": "read twice"},  # y * y
+        {"kind": "product out"},  # a product without its bias is a state
+        {"kind": "scalar bias"},
+        {"kind": "two steps"},  # in one hop: nothing for products of one vector
+        {"n_inputs": 40},  # blocks of weights would lie across input and state
+        {"hidden": 18},  # the recurrent weights are too few to be rounded
+    ],
+    ids=str,
+)
+def test_whatever_is_around_a_layer_the_file_holds_the_rounded_module(options: dict[str, Any], tmp_path: Path) -> None:
+    module = Recurrent(**options).eval().requires_grad_(False)
+    round_to_8_bits(module)
+    comparisons = export_onnx(module, tmp_path / "a.onnx")
+    assert not any(comparison.failures for comparison in comparisons.values())
+    graph = onnx.load(tmp_path / "a.onnx").graph
+    assert ("GRU" in {node.op_type for node in graph.node}) == (options in ({"kind": "two steps"}, {"hidden": 18}))
+    stored = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
+    parameters = np.concatenate([weight.numpy().ravel() for weight in module.parameters()])
+    for name, integers in stored.items():
+        if name.endswith("_integers"):
+            scales = stored[name.removesuffix("integers") + "scales"]
+            values = ((integers.astype(np.float32) - 128) * scales[..., None])[scales > 0]
+            nearest = parameters[np.abs(values.reshape(-1, 1)[:500] - parameters).argmin(1)]
+            np.testing.assert_allclose(values.ravel()[:500], nearest, atol=1e-6)
+
+
+def test_fixed_matrices_of_few_values_stay_float(tmp_path: Path) -> None:
+    """A matrix of zeros and ones looks rounded, and rounding what it takes would cost sound its last bits."""
+    module = Recurrent().eval().requires_grad_(False)
+    round_to_8_bits(module)
+    export_onnx(module, tmp_path / "a.onnx")
+    assert "MatMul" in _nodes(tmp_path / "a.onnx")
+
+
 def test_a_module_without_large_matrices_is_told_so(tmp_path: Path) -> None:
     module = Leaky().eval()
     round_to_8_bits(module)
@@ -131,9 +203,9 @@ def test_a_module_without_large_matrices_is_told_so(tmp_path: Path) -> None:
 
 
 def test_a_wrong_file_is_never_written(denoiser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(graph: onnx.ModelProto) -> int:
-        count = use_8_bit_products(graph)
-        scales = next(weight for weight in graph.graph.initializer if weight.name.endswith("h_scales"))
+    def spoil(graph: onnx.ModelProto, module: Any) -> int:
+        count = use_8_bit_products(graph, module)
+        scales = next(weight for weight in graph.graph.initializer if weight.name.endswith("new_h_scales"))
         scales.CopyFrom(numpy_helper.from_array(1.3 * numpy_helper.to_array(scales), scales.name))
         return count
 
