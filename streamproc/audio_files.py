@@ -33,10 +33,12 @@ _SYSTEM_ERROR = 2
 """What libsndfile says for whatever the operating system said."""
 _SAMPLE_BYTES = {subtype: bits // 8 for subtype, bits in _PCM_BITS.items()}
 _SAMPLE_BYTES |= {"ULAW": 1, "ALAW": 1, "FLOAT": 4, "DOUBLE": 8}
-_STATED_SIZE = re.compile(r"^\s*(?:data|SSND|Data [Ss]ize)\s*:\s*(\d+)", re.MULTILINE)
-"""Where libsndfile's log of a file has the bytes of sound that the header of a WAV, AIFF, W64 or AU states."""
-_SIZE_OVERHEAD = {"AIFF": 8, "W64": 24}
-"""Bytes of it that are no sound."""
+_STATED_SIZE = re.compile(r"\s*(?:data|SSND|Data [Ss]ize)\s*:\s*(\d+)")
+"""The line of libsndfile's log of a file that has the bytes of sound which the header states."""
+_SIZE_OVERHEAD = {"WAV": 0, "WAVEX": 0, "RF64": 0, "AU": 0, "AIFF": 8, "W64": 24, "CAF": 4}
+"""Bytes of it that are no sound, for the containers whose logs have that line."""
+_SIZE_PADDING = {"W64": 7}
+"""Most bytes by which it may be more than there is: libsndfile pads chunks of W64 to 8 bytes and states them padded."""
 _UNKNOWN_SIZE = 0x7FFF0000
 """From here on a 32-bit size says that the writer did not know: it wrote into a pipe."""
 _UNKNOWN_LENGTH = 2**62
@@ -149,10 +151,18 @@ def _open(path: Path) -> tuple[soundfile.SoundFile, int]:
 def _stated_frames(file: soundfile.SoundFile) -> int:
     """Return how many frames the header promises, or 0: libsndfile shortens `frames` to what a cut file still has."""
     frame_bytes: int = _SAMPLE_BYTES.get(file.subtype, 0) * file.channels
-    sizes = [int(size) for size in _STATED_SIZE.findall(file.extra_info)]
-    if not frame_bytes or not sizes or max(sizes) >= _UNKNOWN_SIZE:
+    if not frame_bytes or file.format not in _SIZE_OVERHEAD:
         return 0
-    return (max(sizes) - _SIZE_OVERHEAD.get(file.format, 0)) // frame_bytes
+    # The log has the tags too, and a comment of several lines may say anything.
+    of_tags = {line for text in file.copy_metadata().values() for line in text.splitlines()[1:]}
+    lines = [line for line in file.extra_info.splitlines() if line not in of_tags]
+    size = max((int(found[1]) for found in map(_STATED_SIZE.match, lines) if found), default=0)
+    if size >= _UNKNOWN_SIZE:
+        return 0
+    size -= _SIZE_OVERHEAD[file.format]
+    if size - file.frames * frame_bytes <= _SIZE_PADDING.get(file.format, 0):
+        return 0
+    return size // frame_bytes
 
 
 class AudioReader:

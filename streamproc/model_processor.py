@@ -9,7 +9,7 @@ from .channels import Mono
 from .errors import ConfigError
 from .model import ChannelMode, FrameModel, SpectrumFrames, State, WaveformFrames
 from .parameters import Parameter, Smoothed
-from .processor import BaseProcessor, Processor, latency_of
+from .processor import BaseProcessor, Processor, Unprepared, latency_of
 from .reblock import Reblock
 from .resample import Resample
 from .spec import Block, ControlSpec, LatencyBreakdown, StreamConfig
@@ -68,7 +68,7 @@ class ModelProcessor(BaseProcessor):
         else:
             self._frames = WaveformFrames(model)
         self._controlled = _ControlledFrames(self._frames) if model.controls else None
-        self._adapter = self._adapt(model.spec.sample_rate)
+        self._adapter: Processor = Unprepared(self._adapt(model.spec.sample_rate))
 
     def _adapt(self, sample_rate: int) -> Processor:
         """Return the path from host blocks at `sample_rate` to frames and back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,10 @@ class Parameter:
 
     def check(self, value: float) -> float:
         """Return `value` as a float, or raise `ConfigError` when it lies outside the range."""
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer that is larger than any float
+            number = nan
         if not self.minimum <= number <= self.maximum:  # also refuses NaN
             unit = f" {self.unit}" if self.unit else ""
             raise ConfigError(

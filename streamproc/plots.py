@@ -111,7 +111,7 @@ def overview(path: Path) -> Overview:
         info = reader.info
         size = 1 << max(4, round(np.log2(info.sample_rate * _WINDOW_MS / 1000.0)))
         hop = size // 2
-        while hop > size // 64 and info.n_frames < hop * MAX_COLUMNS // 2:
+        while hop > max(1, size // 64) and info.n_frames < hop * MAX_COLUMNS // 2:
             hop //= 2
         window = periodic_hann(size).astype(np.float32)
         # Half of the window's sum is the height of the peak that a sine at full scale makes.

@@ -27,7 +27,7 @@ from .fourier import real_transforms
 from .guard import Guard, all_finite
 from .model import Frame, FrameModel, State
 from .reblock import reblock_delay
-from .spec import Block, LatencyBreakdown, ModelSpec
+from .spec import Block, LatencyBreakdown, ModelSpec, StreamConfig, positive_integer
 from .windows import window_pair
 
 Rows = npt.NDArray[np.intp]
@@ -63,11 +63,10 @@ class StreamPool:
     def __init__(
         self, model: FrameModel, max_streams: int, fixed_block: int | None = None, max_block: int = 8192
     ) -> None:
-        if max_streams < 1:
-            raise ConfigError(f"max_streams must be at least 1, found {max_streams}")
-        if fixed_block is not None and not 1 <= fixed_block <= max_block:
-            raise ConfigError(f"fixed_block must lie between 1 and max_block = {max_block}, found {fixed_block}")
         spec = model.spec
+        max_streams = positive_integer("max_streams", max_streams)
+        config = StreamConfig(spec.sample_rate, 1, max_block, fixed_block)
+        max_block, fixed_block = config.max_block, config.fixed_block
         self.model = model
         self.max_streams = max_streams
         self.fixed_block = fixed_block
@@ -141,7 +140,15 @@ class StreamPool:
             stream.end()
 
     def rewind(self, stream: PooledStream) -> None:
-        """Return a stream to silence and the model's initial state."""
+        """Return a stream to silence and the model's initial state.
+
+        Raises
+        ------
+        ConfigError
+            If it is not an open stream of this pool.
+        """
+        if self._streams.get(stream.row) is not stream:  # its row may belong to another by now
+            raise ConfigError("this stream was closed, or belongs to another pool; open a new one")
         self._forget(stream.row)
         stream.clear(self._delay)
 
@@ -287,7 +294,6 @@ class PooledStream:
 
     def reset(self) -> None:
         """Forget all audio and begin anew."""
-        self._check_open()
         self._pool.rewind(self)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ class Processor(Protocol):
     """Block processor: four verbs and two numbers.
 
     The order is `prepare`, then any mix of `process` and `reset`. `prepare` may allocate, `process` and `reset` do not.
+    An `Engine` keeps to that order, so `process`, which has no time to lose, need not check it.
     """
 
     def prepare(self, config: StreamConfig) -> None:
@@ -118,6 +119,26 @@ class Wrapper(BaseProcessor):
     def reset(self) -> None:
         """Reset `inner`."""
         self.inner.reset()
+
+
+class Unprepared(Wrapper):
+    """What stands in the place of a processor until `prepare`: its figures and its parameters, and nothing that runs.
+
+    So the order of calls is checked, and costs nothing once it is kept.
+    """
+
+    def process(self, x: Block, out: Block) -> None:
+        """Raise `ConfigError`."""
+        raise not_prepared()
+
+    def reset(self) -> None:
+        """Raise `ConfigError`."""
+        raise not_prepared()
+
+
+def not_prepared() -> ConfigError:
+    """Return the error for a call that comes too early."""
+    return ConfigError("prepare comes before process and reset; an Engine prepares the processor that it is given")
 
 
 class Passthrough(BaseProcessor):

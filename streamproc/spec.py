@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from math import prod
+from operator import index
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -22,6 +23,23 @@ StateDtype = Literal["float32", "float64"]
 Precision = Literal["float32", "int8"]
 
 _TENSOR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """Return an integer of any kind, numpy's too, as an int.
+
+    Raises
+    ------
+    ConfigError
+        If it is no integer, or below 1.
+    """
+    try:
+        number = index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ConfigError(f"{name} must be a positive integer, found {value!r}")
+    return number
 
 
 @dataclass(frozen=True)
@@ -46,13 +64,13 @@ class StreamConfig:
     fixed_block: int | None = None
 
     def __post_init__(self) -> None:
+        if self.fixed_block is not None:
+            object.__setattr__(self, "fixed_block", positive_integer("fixed_block", self.fixed_block))
         for name in ("sample_rate", "n_channels", "max_block"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a positive integer, found {value!r}")
-        if self.fixed_block is not None and not 1 <= self.fixed_block <= self.max_block:
+            object.__setattr__(self, name, positive_integer(name, getattr(self, name)))
+        if self.fixed_block is not None and self.fixed_block > self.max_block:
             raise ConfigError(
-                f"fixed_block must lie between 1 and max_block = {self.max_block}, found {self.fixed_block!r}"
+                f"fixed_block must lie between 1 and max_block = {self.max_block}, found {self.fixed_block}"
             )
 
 

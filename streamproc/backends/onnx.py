@@ -63,6 +63,7 @@ def load(path: Path, sidecar: Metadata | None = None) -> OnnxModel:
             f"if it should be one, it is damaged: write or download it again"
         ) from error
     metadata = sidecar or _metadata_of(session, path)
+    _check_layout(metadata, path)
     inputs, outputs = expected_tensors(metadata)
     check_tensors("input", inputs, _tensors(session.get_inputs()), str(path))
     check_tensors("output", outputs, _tensors(session.get_outputs()), str(path))
@@ -88,6 +89,18 @@ def _metadata_of(session: ort.InferenceSession, path: Path) -> Metadata:
     return found[1]
 
 
+def _check_layout(metadata: Metadata, path: Path) -> None:
+    """Refuse a layout into which a frame does not fit as it lies in memory."""
+    layout = metadata.graph.frame_layout if metadata.graph else None
+    shape = metadata.spec.frame_shape
+    if layout and [size for size in layout if size != 1] != [size for size in shape if size != 1]:
+        raise ModelFileError(
+            f"{path}: graph.frame_layout of the sidecar is {list(layout)}, and a frame of this model is {list(shape)}; "
+            f"a layout may insert or drop axes of size 1, not transpose or cut ({SPECIFICATION}): correct the sidecar, "
+            f"or the graph if it has the frame like that"
+        )
+
+
 def _tensors(nodes: Sequence[Any]) -> list[Tensor]:
     types = {"tensor(float)": "float32", "tensor(double)": "float64"}
     return [Tensor(node.name, tuple(node.shape), types.get(node.type, node.type)) for node in nodes]
@@ -104,7 +117,7 @@ class OnnxModel(FrameModel):
     names : dict, optional
         Contract name to graph name for foreign graphs.
     frame_layout : tuple of int, optional
-        Shape that the graph gives to the frame of one channel, for graphs fixed to one channel.
+        Shape that the graph gives to the frame of one channel: the contract's, but for axes of size 1.
 
     Notes
     -----
@@ -136,7 +149,8 @@ class OnnxModel(FrameModel):
         if any(np.may_share_memory(a, b) for a, b in zip(inputs, outputs, strict=True)):
             raise ValueError("an array bound to a graph is both input and output; a step needs two copies of the state")
         if self.spec.channels is None:
-            return self._bind_one(frame, state, out, next_state)
+            shape = (frame.shape[0], *self._frame_layout)
+            return self._bind_one(frame.reshape(shape), state, out.reshape(shape), next_state)
         runs = [
             self._bind_one(
                 frame[channel].reshape(self._frame_layout),

@@ -26,7 +26,8 @@ class TorchScriptModel(FrameModel):
 
     Notes
     -----
-    Arguments go by position; TorchScript does not keep names that could be checked.
+    Arguments go by position; TorchScript does not keep names that could be checked. A module fixed to one channel
+    (``spec.channels == 1``) runs once per channel, on that channel's slice of every array.
     """
 
     def __init__(self, module: torch.nn.Module, spec: ModelSpec) -> None:
@@ -45,14 +46,22 @@ class TorchScriptModel(FrameModel):
         step of this size takes, and torch has no setting for one module alone.
         """
         torch.set_num_threads(1)
-        inputs = [torch.from_numpy(array) for array in (frame, *state, *self.controls.values())]
-        results = [torch.from_numpy(array) for array in (out, *next_state)]
+        controls = [torch.from_numpy(array) for array in self.controls.values()]
+        channels = [slice(None)] if self.spec.channels is None else range(frame.shape[0])
+        runs = [
+            (
+                [torch.from_numpy(array[channel, ...]) for array in (frame, *state)] + controls,
+                [torch.from_numpy(array[channel, ...]) for array in (out, *next_state)],
+            )
+            for channel in channels
+        ]
         module = self._module
 
         def bound() -> None:
             with torch.inference_mode():
-                for result, value in zip(results, _as_tuple(module(*inputs)), strict=True):
-                    result.copy_(value)
+                for inputs, results in runs:
+                    for result, value in zip(results, _as_tuple(module(*inputs)), strict=True):
+                        result.copy_(value)
 
         return bound
 
@@ -87,19 +96,18 @@ def load(path: Path) -> TorchScriptModel:
         )
     metadata = parse_metadata(text, str(path))
     module.eval()
-    _check_one_step(module, metadata, path)
+    _check_one_step(module, metadata.spec, path)
     model = TorchScriptModel(module, metadata.spec)
     model.golden = metadata.golden
     model.source = str(path)
     return model
 
 
-def _check_one_step(module: torch.jit.ScriptModule, metadata: Metadata, path: Path) -> None:
+def _check_one_step(module: torch.jit.ScriptModule, spec: ModelSpec, path: Path) -> None:
     """Run one step and compare its results with the metadata. Two channels show an axis that is fixed at one."""
-    inputs, outputs = expected_tensors(metadata)
-    n_channels = metadata.spec.channels or 2
-    promised = [tensor._replace(shape=_with_channels(tensor, n_channels)) for tensor in outputs]
-    values = [torch.zeros(_with_channels(tensor, n_channels), dtype=getattr(torch, tensor.dtype)) for tensor in inputs]
+    inputs, outputs = expected_tensors(Metadata(spec))
+    promised = [tensor._replace(shape=_with_two_channels(tensor)) for tensor in outputs]
+    values = [torch.zeros(_with_two_channels(tensor), dtype=getattr(torch, tensor.dtype)) for tensor in inputs]
     listing = ", ".join(f"{tensor.name} ({tensor})" for tensor in inputs)
     try:
         with torch.inference_mode():
@@ -126,5 +134,5 @@ def _as_tuple(results: Any) -> tuple[torch.Tensor, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def _with_channels(tensor: Tensor, n_channels: int) -> tuple[Any, ...]:
-    return tuple(n_channels if size == "channels" else size for size in tensor.shape)
+def _with_two_channels(tensor: Tensor) -> tuple[Any, ...]:
+    return tuple(2 if size == "channels" else size for size in tensor.shape)

@@ -117,7 +117,7 @@ def _side_by_side_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         facts = row.facts
         table.add_row(
-            row.name,
+            Text(row.name),
             str(facts["sample_rate"]),
             f"{row.audio_us / 1e3:.1f}",
             f"{facts['frame_latency_ms']:.1f}",
@@ -146,7 +146,7 @@ def _resource_table(report: Report) -> Table:
     table = _table("loading", "in a process of its own, in ms; memory of the package + of the model", columns)
     for entry in report.resources:
         table.add_row(
-            entry.model,
+            Text(entry.model),
             entry.backend,
             f"{entry.file_bytes / 1e6:.2f}",
             f"{entry.n_state_values:,}",
@@ -166,7 +166,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         if change.new.suite != suite:
             suite = change.new.suite
             table.add_row(Text(suite, "dim"))
-        table.add_row(f"  {change.new.name}", *map(_ratio, (change.hot_p50, change.paced_p50, change.paced_p99)))
+        table.add_row(Text(f"  {change.new.name}"), *map(_ratio, (change.hot_p50, change.paced_p50, change.paced_p99)))
     table.add_section()
     table.add_row("geometric mean", _ratio(comparison.overall_hot_p50), style="bold")
     console.print(table)

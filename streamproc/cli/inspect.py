@@ -133,9 +133,9 @@ def _parameters(processor: ModelProcessor) -> Table:
     for name, smoothed in processor.parameters.items():
         about = smoothed.parameter
         unit = f" {about.unit}" if about.unit else ""
-        table.add_row(
-            name, f"{about.default:g}{unit}", f"{about.minimum:g} to {about.maximum:g}{unit}", about.description
-        )
+        # Text, not markup: units stand in brackets.
+        cells = f"{about.default:g}{unit}", f"{about.minimum:g} to {about.maximum:g}{unit}", about.description
+        table.add_row(name, *map(Text, cells))
     return table
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..errors import ConfigError
 from ..parameters import RAMP_MS, Parameter, Smoothed
-from ..processor import BaseProcessor
+from ..processor import BaseProcessor, not_prepared
 from ..spec import Block, StreamConfig
 from .cookbook import BUTTERWORTH_Q, BandKind, Sections, band_section, butterworth_high_pass, check_sections
 from .state_space import BlockRecurrence, transposed_direct
@@ -107,6 +107,8 @@ class _Filter(BaseProcessor):
         return tuple([value.value for value in self._values])
 
     def _redesign(self) -> None:
+        if not self._sample_rate:
+            raise not_prepared()
         self._designed = self._asked()
         self._current.design(transposed_direct(self._design(self._sample_rate)))
 

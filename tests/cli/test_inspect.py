@@ -9,6 +9,8 @@ import pytest
 from commands import Run
 from onnx_graphs import leaky_model, with_spec, write_model
 
+from streamproc.spec import ControlSpec
+
 
 def test_everything_is_shown(run: Run, model: Path) -> None:
     result = run("inspect", model)
@@ -25,6 +27,15 @@ def test_everything_is_shown(run: Run, model: Path) -> None:
         "gain 0.5 0 to 2",
         "golden record 5 steps",
     ):
+        assert words in text
+
+
+def test_what_a_model_says_in_brackets_is_shown_as_it_is(run: Run, tmp_path: Path) -> None:
+    controls = (ControlSpec("gain", 0.5, 0.0, 2.0, unit="[dB]", description="strength [bold], see [/docs]"),)
+    result = run("inspect", write_model(tmp_path / "[red].onnx", metadata=with_spec(controls=controls)))
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    for words in ("[red].onnx", "gain 0.5 [dB] 0 to 2 [dB] strength [bold], see [/docs]"):
         assert words in text
 
 

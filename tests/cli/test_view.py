@@ -102,6 +102,13 @@ def test_silence_at_an_odd_rate(run: Run, tmp_path: Path, sample_rate: int) -> N
     assert run("view", write(tmp_path / "a.wav", np.zeros((2_000, 3)), sample_rate)).exit_code == 0
 
 
+@pytest.mark.parametrize(("sample_rate", "n_frames"), [(1, 1), (500, 100), (1000, 500), (1400, 900), (2000, 1)])
+def test_a_short_file_at_a_low_rate(run: Run, tmp_path: Path, sample_rate: int, n_frames: int) -> None:
+    sound = write(tmp_path / "a.wav", noise(1, n_frames).T, sample_rate)
+    assert overview(sound).n_frames == n_frames
+    assert run("view", sound).exit_code == 0
+
+
 def test_a_name_that_is_no_text_is_drawn_all_the_same(run: Run, tmp_path: Path) -> None:
     sound = tmp_path / os.fsdecode(b"bad\xff\xfename.wav")
     write(tmp_path / "a.wav", noise(1, 1000).T).rename(sound)

@@ -363,7 +363,7 @@ def test_compiled_loss_is_the_loss() -> None:
 @pytest.mark.parametrize("name", DENOISERS)
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own code
 def test_compiled_models_have_the_gradients_of_plain_ones(name: str) -> None:
-    """Of the sizes that ship: torch 2.13 compiles `split` to right gradients with three taps and wrong ones with five."""
+    """Of the sizes that ship: torch 2.13 compiles `split` to right gradients of three taps, to wrong ones of five."""
     config, steps = replace(DENOISERS[name], hidden=8), 20
     model = GruDenoiser(config)
     generator = torch.Generator().manual_seed(0)

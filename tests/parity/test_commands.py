@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from examples import own_model
 from export.__main__ import main
 from streamproc.backends.loader import load_model
 from streamproc.model import SpectrumFrames
@@ -125,6 +128,41 @@ def test_a_folder_does_not_become_a_model_file(
     (tmp_path / "a.onnx").mkdir()
     assert export(monkeypatch, "onnx", OWN, "--out", tmp_path / "a.onnx") == 1
     assert "it exists and is not a file; give another name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["o[red].onnx", "o[:smile:].onnx", "[/beta].onnx"])
+def test_names_are_no_markup(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    monkeypatch.setattr("examples.own_model.build", lambda: _named("gate [/beta]"))
+    monkeypatch.chdir(tmp_path)
+    assert export(monkeypatch, "onnx", OWN, "--out", name) == 0
+    printed = capsys.readouterr().out
+    assert f"wrote {name} (" in printed
+    assert "gate [/beta] 1.0, spectrum" in printed
+
+
+@pytest.mark.filterwarnings("default::export.verify.ValueReadWarning")
+def test_reading_a_value_is_a_warning_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Also with an error that it explains."""
+    gate = _named("gate")
+    step = gate.step
+    monkeypatch.setattr(gate, "step", lambda frame, *states: step(frame * float(frame.abs().max()), *states))
+    monkeypatch.setattr("examples.own_model.build", lambda: gate)
+    assert export(monkeypatch, "onnx", OWN, "--out", tmp_path / "a.onnx") == 1
+    warning, error = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: {Path(__file__).name}, line ")
+    assert "the step reads the value of a tensor in Python" in warning
+    assert error.startswith(f"error: {tmp_path}/a.onnx: does not run as it did")
+
+
+def _named(name: str) -> Any:
+    gate = own_model.SpectralGate()
+    gate.spec = replace(gate.spec, name=name)
+    return gate
 
 
 def test_verify_fails_on_the_file_of_another_model(

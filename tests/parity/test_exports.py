@@ -21,13 +21,13 @@ from export.models import build_model
 from export.target import ExportError, check_step, load_target
 from export.to_onnx import export_onnx
 from export.to_torchscript import export_torchscript
-from export.verify import ParityError, Reference, compare, require_parity
+from export.verify import ParityError, Reference, ValueReadWarning, compare, require_parity
 from export.waveform import FactoredDft, WaveformModel
 from streamproc.backends.loader import load_model
 from streamproc.errors import ConfigError, GoldenMismatch, ModelFileError
 from streamproc.model import FrameModel, SpectrumFrames, WaveformFrames
 from streamproc.reblock import Reblock
-from streamproc.spec import Block, StateSpec, StreamConfig
+from streamproc.spec import Block, ControlSpec, StateSpec, StreamConfig
 
 SMALL_DENOISER = {"hidden": 32, "n_low": 32, "n_bands": 8}
 
@@ -154,9 +154,126 @@ def test_a_step_that_branches_on_values_is_never_written(tmp_path: Path, kind: s
         def step(self, audio: Any, memory: Any) -> Any:
             return (audio if memory.abs().sum() > 1 else -audio), 0.5 * memory + audio
 
-    with pytest.raises((ParityError, GoldenMismatch), match="audio_out differs by"):
+    refused = pytest.raises((ParityError, GoldenMismatch), match="audio_out differs by")
+    with refused, pytest.warns(ValueReadWarning, match="reads the value of a tensor in Python") as warned:
         EXPORTS[kind](Branching().eval(), tmp_path / f"a.{kind}")
+    lines = [Path(warning.filename).name for warning in warned if warning.category is ValueReadWarning]
+    assert lines == [Path(__file__).name]
     assert not list(tmp_path.iterdir())
+
+
+def _forgets_in_pauses(audio: Any, memory: Any) -> Any:
+    return (audio + memory, 0.9 * memory + 0.1) if audio.abs().max() > 1e-4 else (audio, 0.0 * memory)
+
+
+def _clips_when_loud(audio: Any, memory: Any) -> Any:
+    return (audio.tanh() if audio.abs().max() > 0.9 else audio), 0.5 * memory + audio
+
+
+def _keeps_its_gain(audio: Any, memory: Any, gain: Any) -> Any:
+    return audio * float(gain), 0.5 * memory + audio
+
+
+def _mutes_below_half(audio: Any, memory: Any, gain: Any) -> Any:
+    return (audio * gain if gain > 0.5 else 0.0 * audio), 0.5 * memory + audio
+
+
+@pytest.mark.filterwarnings("ignore::export.verify.ValueReadWarning")
+@pytest.mark.parametrize("step", [_forgets_in_pauses, _clips_when_loud, _keeps_its_gain, _mutes_below_half])
+def test_the_proof_has_pauses_and_full_scale_and_moves_controls(
+    step: Callable[..., Any], kind: str, tmp_path: Path
+) -> None:
+    controls = (ControlSpec("gain", 1.0, 0.0, 2.0),) if "gain" in step.__annotations__ else ()
+    with pytest.raises(ParityError, match="_out differs by"):
+        EXPORTS[kind](_with_step(step, controls=controls), tmp_path / f"a.{kind}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_control_at_its_end_that_breaks_the_step_is_named(tmp_path: Path) -> None:
+    module = _with_step(
+        lambda audio, memory, width: (audio / width, memory), controls=(ControlSpec("width", 1.0, 0.0, 2.0),)
+    )
+    with pytest.raises(ParityError, match="leaky: its step gives numbers that are not finite with width 0; "):
+        export_onnx(module, tmp_path / "a.onnx")
+
+
+def test_the_controls_of_a_proof_move_apart() -> None:
+    controls = (ControlSpec("gain", 1, 0, 2), ControlSpec("depth", 1, 0, 2))
+    found = np.array(Reference(_with_step(lambda audio, memory, *_: (audio, memory), controls=controls)).settings)
+    assert found[:, 0].min() == 0
+    assert found[:, 0].max() == 2
+    assert np.ptp(found, axis=1).max() > 0.5
+
+
+def _with_step(step: Callable[..., Any], **changes: Any) -> Leaky:
+    module = Leaky().eval()
+    module.spec = replace(module.spec, **changes)
+    module.step = step
+    return module
+
+
+def test_an_input_that_the_step_does_not_read_is_declared_all_the_same(tmp_path: Path, kind: str) -> None:
+    """Unread are a control with an integer default and a state in the middle of the others."""
+    module = _with_step(
+        lambda audio, unread, memory, idle, gain: (gain * audio, 0.5 * audio, 0.5 * memory + audio),
+        states=(StateSpec("unread", (32,)), StateSpec("memory", (32,))),
+        controls=(ControlSpec("idle", 1, 0, 2), ControlSpec("gain", 1, 0, 2)),
+    )
+    comparisons = EXPORTS[kind](module, tmp_path / f"a.{kind}")
+    require_parity(comparisons)
+    assert load_model(tmp_path / f"a.{kind}").controls.keys() == {"idle", "gain"}
+
+
+def test_a_step_may_work_in_place(tmp_path: Path, kind: str) -> None:
+    def step(audio: Any, memory: Any) -> Any:
+        memory.mul_(0.5).add_(audio)
+        return audio.mul_(0.5), memory
+
+    EXPORTS[kind](_with_step(step), tmp_path / f"a.{kind}")
+    model = load_model(tmp_path / f"a.{kind}")
+    frame, state = np.ones((1, 32), np.float32), (np.ones((1, 32), np.float32),)
+    out, after = np.empty_like(frame), (np.empty_like(frame),)
+    model.step(frame, state, out, after)
+    assert (out[0, 0], after[0][0, 0]) == (0.5, 1.5)
+    assert np.all(frame == 1), "the frame belongs to the host"
+    assert np.all(state[0] == 1)
+
+
+def test_metrics_are_stored_as_json_has_them(tmp_path: Path, kind: str) -> None:
+    module = Leaky().eval()
+    module.spec = replace(module.spec, metrics={"snr": np.float32(3.5), "both": (1, 2), "all": np.arange(2)})
+    EXPORTS[kind](module, tmp_path / f"a.{kind}")
+    assert load_model(tmp_path / f"a.{kind}").spec.metrics == {"snr": 3.5, "both": [1, 2], "all": [0, 1]}
+
+
+@pytest.mark.parametrize("value", [object(), float("nan")])
+def test_metrics_that_no_file_can_hold_are_refused(tmp_path: Path, value: object) -> None:
+    module = Leaky().eval()
+    module.spec = replace(module.spec, metrics={"snr": value})
+    with pytest.raises(ConfigError, match="leaky: its metrics cannot be stored"):
+        export_onnx(module, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_may_have_the_longest_name(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"{'n' * (254 - len(kind))}.{kind}"
+    EXPORTS[kind](Leaky().eval(), path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_link_stays_a_link(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "real").mkdir()
+    link, real = tmp_path / f"link.{kind}", tmp_path / "real" / "file"
+    link.symlink_to(real)
+    EXPORTS[kind](Leaky().eval(), link)
+    assert link.is_symlink()
+    assert real.stat().st_size > 0
+
+
+def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(to_onnx, "metadata_text", lambda module: "{}")
+    with pytest.raises(ModelFileError, match=rf"^{tmp_path}/a\.onnx: "):
+        export_onnx(Leaky().eval(), tmp_path / "a.onnx")
 
 
 def test_files_of_another_module_are_refused(tmp_path: Path) -> None:
@@ -240,6 +357,26 @@ def build_nonsense() -> object:
     return torch.nn.Linear(2, 2)
 
 
+def build_with(size: int) -> None:
+    raise AssertionError(f"there is no size, found {size}")
+
+
+def build_broken() -> None:
+    raise RuntimeError("no weights here")
+
+
+class Weighted(Leaky):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.zeros(3))
+
+
+def test_a_parameter_may_be_called_weights(tmp_path: Path) -> None:
+    torch.save({"weights": torch.arange(3.0)}, tmp_path / "w.pt")
+    module = load_target(f"{__name__}:Weighted", tmp_path / "w.pt")
+    assert module.weights.tolist() == [0, 1, 2]
+
+
 def test_targets_are_made_with_their_weights(tmp_path: Path) -> None:
     expected = GruMask(seed=7)
     torch.save(expected.state_dict(), tmp_path / "plain.pt")
@@ -258,6 +395,12 @@ def test_targets_are_made_with_their_weights(tmp_path: Path) -> None:
     [
         ("denoize", None, r"no model of this project has this name \(denoise, "),
         ("no_such.module:build", None, "cannot be imported.*No module named"),
+        (":build", None, r"^:build: cannot be imported \(ValueError: Empty module name\)"),
+        (".x:build", None, r"cannot be imported \(TypeError: "),
+        ("broken_target:build", None, r"cannot be imported \(ValueError: no accelerator here\)"),
+        ("builtins:dict", None, r"makes no module \(ValueError: no signature found"),
+        (f"{__name__}:build_with", None, r"makes no module \(TypeError: .*missing 1 required positional argument"),
+        (f"{__name__}:build_broken", None, r"makes no module \(RuntimeError: no weights here\)"),
         (f"{__name__}:missing", None, "cannot be imported"),
         (f"{__name__}:MODULES", None, "is dict, expected a callable"),
         (f"{__name__}:build_nonsense", None, "made Linear, expected a torch.nn.Module with `spec`"),
@@ -266,7 +409,11 @@ def test_targets_are_made_with_their_weights(tmp_path: Path) -> None:
         ("denoise", "none.pt", "there is no such checkpoint"),
     ],
 )
-def test_targets_that_cannot_be_exported(target: str, checkpoint: str | None, message: str) -> None:
+def test_targets_that_cannot_be_exported(
+    target: str, checkpoint: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_target.py").write_text("raise ValueError('no accelerator here')")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ExportError, match=message):
         load_target(target, None if checkpoint is None else Path(checkpoint))
 
@@ -276,6 +423,7 @@ def test_targets_that_cannot_be_exported(target: str, checkpoint: str | None, me
     [
         (lambda audio, memory: audio, "step returns Tensor, expected"),
         (lambda audio, memory: (audio,), r"step returns 1 values, expected \(audio_out, memory_out\)"),
+        (lambda audio, memory: (audio, None), "step returns NoneType for memory_out, expected a tensor"),
         (lambda audio, memory: (audio[:, :4], memory), r"output 'audio_out' is float32 \[2, 4\]"),
         (lambda audio, memory: (audio, memory.double()), r"output 'memory_out' is float64 \[2, 32\]"),
         (lambda audio, memory: (audio.reshape(1, 32), memory), "step fails on 2 channels"),

@@ -301,6 +301,26 @@ def test_a_script_without_states_may_return_its_frame_alone(tmp_path: Path, n_ch
     np.testing.assert_array_equal(out, 0.5 * frame)
 
 
+class LevelModule(torch.nn.Module):
+    """A gain control for one channel, whose level is a single number."""
+
+    def forward(self, audio: Any, level: Any) -> Any:
+        level = torch.maximum(level, audio.abs().max())
+        return audio / level, level
+
+
+def test_a_script_for_one_channel_runs_once_per_channel(tmp_path: Path) -> None:
+    traced = torch.jit.trace(LevelModule(), (torch.ones(HOP), torch.ones(())))
+    spec = with_spec(states=(StateSpec("level", (), init=1e-3),), controls=(), channels=1)
+    torch.jit.save(traced, str(tmp_path / "a.ts"), _extra_files={EXTRA_FILE: dump_metadata(spec)})
+    processor = WaveformFrames(load_model(tmp_path / "a.ts"))
+    processor.prepare(StreamConfig(16_000, 2, fixed_block=HOP))
+    out = np.zeros((2, HOP), np.float32)
+    for loudest in (0.5, 0.25):
+        processor.process(np.full((2, HOP), [[loudest], [loudest / 100]], np.float32), out)
+        np.testing.assert_allclose(out, 2 * loudest, rtol=1e-6)  # the quiet channel is as loud as the other
+
+
 def test_a_graph_for_one_channel_may_carry_a_single_number(tmp_path: Path) -> None:
     nodes = [
         onnx.helper.make_node("Add", ["audio", "level"], ["audio_out"]),

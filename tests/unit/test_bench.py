@@ -36,7 +36,7 @@ from streamproc.bench.resources import Resources, measure_resources
 from streamproc.bench.runner import BenchSettings, _labels, run_bench, run_suite
 from streamproc.bench.timing import Distribution, Effort, time_hot, time_paced, undisturbed
 from streamproc.cli.app import app
-from streamproc.cli.bench_report import print_report
+from streamproc.cli.bench_report import print_comparison, print_report
 from streamproc.dsp.delay import Delay
 from streamproc.errors import BackendUnavailable, ConfigError, ModelFileError
 from streamproc.places import require_file, require_folder
@@ -317,6 +317,19 @@ def test_ratios_to_the_row_by_hand_are_in_the_table() -> None:
     lines = {line.split("  ")[0].strip(): line.split() for line in console.file.getvalue().splitlines()}
     assert lines["ours"][-2:] == ["1.50", "1.25"]
     assert lines["by hand"][-1] == "40.0"
+
+
+def test_a_file_name_in_brackets_is_shown_as_it_is(report: Report) -> None:
+    name = "[red].onnx"
+    facts = {"sample_rate": 16_000, "frame_latency_ms": 1.0}
+    row = replace(report.rows[0], suite="side by side", name=name, reference=None, facts=facts)
+    resources = [replace(report.resources[0], model=name)]
+    named = replace(report, rows=[row], resources=resources)
+    console = Console(width=120, file=StringIO())
+    print_report(named, console)
+    print_comparison(compare(named, named), console)
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue().count(name) == 3
 
 
 @pytest.fixture

@@ -123,6 +123,7 @@ FIRST = "[[processor]]\ntype = 'gain'\n[[processor]]\n"
         (FIRST + "type = 'gate'\nthreshold_db = 3", r"processor 2 \(gate\): threshold must lie between -100 and 0 dB"),
         (FIRST + "type = 'high_pass'\ncutoff_hz = '80'", r"\(high_pass\): cutoff_hz must be a number, found '80'"),
         (FIRST + "type = 'high_pass'\ncutoff_hz = true", "must be a number, found True"),
+        (FIRST + f"type = 'high_pass'\ncutoff_hz = {10**400}", "cutoff must lie between 1 and 192000 Hz, found 1000"),
         (FIRST + "type = 'high_pass'\norder = 2.0", "order must be a whole number, found 2.0"),
         (FIRST + "type = 'high_pass'\norder = 20", "order must lie between 1 and 8, found 20"),
         (FIRST + "type = 'limiter'\nceiling_db = nan", "ceiling must lie between -40 and 0 dB, found nan"),

@@ -4,11 +4,14 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from helpers import IdentitySpectrum
 
+from streamproc.dsp import Biquads, HighPass
 from streamproc.engine import Engine
 from streamproc.errors import ConfigError
-from streamproc.processor import BaseProcessor, Passthrough
-from streamproc.spec import Block
+from streamproc.model_processor import ModelProcessor
+from streamproc.processor import BaseProcessor, Chain, Passthrough, Processor
+from streamproc.spec import Block, StreamConfig
 from streamproc.stats import Histogram
 
 
@@ -127,6 +130,44 @@ def test_a_promised_block_size_is_held() -> None:
     engine.process(np.zeros((1, 128), np.float32))
     with pytest.raises(ConfigError, match="exactly 128"):
         engine.process(np.zeros((1, 64), np.float32))
+
+
+def test_integers_may_be_those_of_numpy() -> None:
+    engine = Engine(Passthrough(), np.int64(48_000), np.uint8(2), np.int32(128))  # type: ignore[arg-type]
+    assert engine.config == StreamConfig(48_000, 2, fixed_block=128)
+    assert {type(value) for value in vars(engine.config).values()} == {int}
+
+
+@pytest.mark.parametrize("name", ["sample_rate", "n_channels", "max_block", "fixed_block"])
+@pytest.mark.parametrize("value", [128.0, 0, -1, "128"])
+def test_what_is_no_positive_integer_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be a positive integer, found {value!r}"):
+        StreamConfig(**{"sample_rate": 48_000, name: value})
+
+
+def test_a_fixed_block_is_not_larger_than_the_largest() -> None:
+    with pytest.raises(ConfigError, match="fixed_block must lie between 1 and max_block = 64, found 65"):
+        StreamConfig(48_000, max_block=64, fixed_block=65)
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        ModelProcessor(IdentitySpectrum(48_000, 128)),
+        ModelProcessor(IdentitySpectrum(48_000, 128), "mono"),
+        HighPass(),
+        Biquads([[1.0, 0.0, 0.0, 1.0, 0.5, 0.0]]),
+        Chain([HighPass()]),
+    ],
+)
+def test_calls_that_come_before_prepare_are_named(processor: Processor) -> None:
+    latency = processor.latency_samples
+    x = np.zeros((2, 64), np.float32)
+    for call in (lambda: processor.process(x, x.copy()), processor.reset):
+        with pytest.raises(ConfigError, match="prepare comes before process and reset"):
+            call()
+    assert processor.latency_samples == latency
+    Engine(processor, 48_000, 2).process(x)
 
 
 def test_empty_block() -> None:

@@ -195,6 +195,20 @@ def test_a_stream_that_the_pool_closed_is_closed_and_cannot_end_its_successor() 
     assert pool.process({second: np.zeros(40, np.float32)})[second].shape == (40,)
 
 
+def test_only_open_streams_of_a_pool_begin_anew() -> None:
+    pool, x = StreamPool(MODELS["waveform"](), 1), noise(1, 333)[0]
+    with pool.open() as first:
+        pass
+    second, third = pool.open(), StreamPool(MODELS["waveform"](), 1).open()
+    heard = [pool.process({second: x})[second]]
+    for stranger in (first, third):
+        with pytest.raises(ConfigError, match="was closed, or belongs to another pool"):
+            pool.rewind(stranger)
+    heard.append(pool.process({second: x})[second])
+    expected = alone(pool.model).process(np.tile(x, 2)[np.newaxis])[0]
+    np.testing.assert_allclose(np.concatenate(heard), expected, atol=1e-5)
+
+
 def test_a_bad_sample_fits_wherever_a_good_one_does() -> None:
     pool = StreamPool(MODELS["waveform"](), 1, max_block=100)
     stream = pool.open()
@@ -234,9 +248,18 @@ def test_the_largest_block_fits_at_any_moment() -> None:
         assert pool.process({stream: noise(1, n)[0]})[stream].size == n
 
 
-@pytest.mark.parametrize("arguments", [{"max_streams": 0}, {"max_streams": 1, "fixed_block": 9000}])
-def test_pools_that_cannot_be(arguments: dict) -> None:
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_streams": 0}, "max_streams must be a positive integer, found 0"),
+        ({"max_streams": 2.0}, "max_streams must be a positive integer, found 2.0"),
+        ({"max_streams": 1, "max_block": 0}, "max_block must be a positive integer, found 0"),
+        ({"max_streams": 1, "fixed_block": 1.5}, "fixed_block must be a positive integer, found 1.5"),
+        ({"max_streams": 1, "fixed_block": 9000}, "fixed_block must lie between 1 and max_block = 8192, found 9000"),
+    ],
+)
+def test_pools_that_cannot_be(arguments: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         StreamPool(MODELS["waveform"](), **arguments)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +16,7 @@ import onnxruntime
 import pytest
 import scipy.signal
 from helpers import equal_blocks, run_blocks, varying_blocks
+from onnx import helper
 from onnx_graphs import HOP, SPEC, leaky_model, write_model
 
 from streamproc.backends.loader import load_model
@@ -137,6 +141,19 @@ def write_foreign(path: Path) -> Path:
     return write_model(path, graph, metadata="")
 
 
+def write_spectrum_graph(path: Path, shape: list[Any], layout: list[int], channels: Literal[1] | None) -> Path:
+    """Write a graph that passes frames of five bins on, in this shape, and a sidecar that states this layout."""
+    inputs, outputs = ([helper.make_tensor_value_info(name, 1, shape)] for name in ("spectrum", "spectrum_out"))
+    graph = helper.make_graph([helper.make_node("Identity", ["spectrum"], ["spectrum_out"])], "g", inputs, outputs)
+    write_model(path, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), metadata="")
+    spec = replace(
+        SPEC, io="spectrum", hop=4, window=8, window_kind="sqrt_hann", states=(), controls=(), channels=channels
+    )
+    foreign = ForeignGraph(path.name, frame_layout=tuple(layout))
+    path.with_suffix(".json").write_text(dump_metadata(Metadata(spec, graph=foreign)))
+    return path
+
+
 def test_shipped_sidecars_are_valid() -> None:
     assert set(shipped_sidecars()) == {"gtcrn", "ulunas"}
     for name, path in shipped_sidecars().items():
@@ -162,6 +179,33 @@ def test_a_sidecar_with_a_wrong_name_says_what_the_graph_has(tmp_path: Path) -> 
     write_sidecar(tmp_path / "foreign.json", names={"audio": "z", "audio_out": "y"})
     with pytest.raises(ModelFileError, match=r"input 'z' .*is missing; input 'x' is not in .*inputs are x, memory"):
         load_model(graph)
+
+
+@pytest.mark.parametrize(
+    ("channels", "shape", "layout"),
+    [
+        (1, [1, 5, 1, 2], [1, 5, 1, 2]),
+        (1, [5, 2], [5, 2]),
+        (None, ["channels", 1, 5, 2], [1, 5, 2]),
+    ],
+)
+def test_a_layout_may_insert_axes(
+    tmp_path: Path, channels: Literal[1] | None, shape: list[int | str], layout: list[int]
+) -> None:
+    path = write_spectrum_graph(tmp_path / "a.onnx", shape, layout, channels)
+    processor = SpectrumFrames(load_model(path))
+    processor.prepare(StreamConfig(16_000, 2, fixed_block=4))
+    x, out = np.ones((2, 4), np.float32), np.zeros((2, 4), np.float32)
+    for _ in range(3):
+        processor.process(x, out)
+    np.testing.assert_allclose(out, 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [[1, 2, 5], [1, 4, 1, 2], [5], [5, 2, 2], [10]])
+def test_a_layout_that_cuts_or_transposes_a_frame_is_refused(tmp_path: Path, layout: list[int]) -> None:
+    path = write_spectrum_graph(tmp_path / "a.onnx", layout, layout, channels=1)
+    with pytest.raises(ModelFileError, match=rf"frame_layout of the sidecar is {re.escape(str(layout))}.* \[5, 2\]"):
+        load_model(path)
 
 
 def test_a_sidecar_without_its_graph(tmp_path: Path) -> None:
