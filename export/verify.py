@@ -37,9 +37,8 @@ from .model_file import (
 N_STEPS = 512
 WARM_UP_STEPS = 64
 N_CHANNELS = 2
-N_CYCLES = 4
-FULL_SCALE_GAIN = 5.0
-"""From the level of speech to peaks at 1. Errors are held against the largest value, so more would hide small ones."""
+FULL_SCALE_GAIN = 20.0
+"""From the level of speech to where the voice clips, and the noise in its pauses nearly does."""
 
 
 class ParityError(StreamprocError):
@@ -68,8 +67,11 @@ class Reference:
         spec = stored_spec(module.spec)
         self.module = module
         self.spec = spec
-        gains = np.concatenate([np.ones(WARM_UP_STEPS), *map(_gains, np.array_split(np.empty(n_steps), N_CYCLES))])
-        frames = speech_like_frames(spec, WARM_UP_STEPS + n_steps, N_CHANNELS, seed=1, gains=gains)
+        gains = _gains(n_steps)
+        # Errors in loud sound count as if it were speech: speech itself is not judged by what loud sound would allow.
+        self.louder = np.maximum(gains, 1.0).astype(np.float32)
+        all_gains = np.concatenate([np.ones(WARM_UP_STEPS), gains])
+        frames = speech_like_frames(spec, WARM_UP_STEPS + n_steps, N_CHANNELS, seed=1, gains=all_gains)
         warm_up, self.frames = frames[:WARM_UP_STEPS], frames[WARM_UP_STEPS:]
         n_states = len(spec.states)
         inputs = initial_inputs(spec, N_CHANNELS)
@@ -83,6 +85,7 @@ class Reference:
         for controls, frames in self.parts():
             for frame in frames:
                 out, *states = run_step(module, frame, *states, *controls)
+                _require_finite((out, *states), controls, spec)
                 self.outputs.append(out.numpy().copy())
                 self.states.append([state.numpy().copy() for state in states])
 
@@ -102,14 +105,14 @@ class Reference:
         comparison = Comparison(len(self.outputs), self.spec.precision)
         start = tuple(state.numpy() for state in self.start)
         steps = run_steps(model, list(self.frames.numpy()), start)
-        pairs = zip(self.outputs, self.states, steps, strict=True)
+        pairs = zip(self.outputs, self.states, steps, self.louder, strict=True)
         for controls, frames in self.parts():
             for control, value in zip(self.spec.controls, controls, strict=True):
                 model.controls[control.name][:] = value.numpy()
-            for out, states, (found, found_states) in islice(pairs, len(frames)):
-                comparison.update(self.output_name, found, out)
+            for out, states, (found, found_states), louder in islice(pairs, len(frames)):
+                comparison.update(self.output_name, found / louder, out / louder)
                 for spec, state, found_state in zip(self.spec.states, states, found_states, strict=True):
-                    comparison.update(f"{spec.name}_out", found_state, state)
+                    comparison.update(f"{spec.name}_out", found_state / louder, state / louder)
         return comparison
 
     @torch.no_grad()
@@ -124,7 +127,8 @@ class Reference:
             inputs = (frames.transpose(0, 1), *states, *controls)
             out, *states = sequence(*(value.clone() for value in inputs))
             outputs.append(out.transpose(0, 1).numpy())
-        comparison.update(self.output_name, np.concatenate(outputs), np.stack(self.outputs))
+        for found, out, louder in zip(np.concatenate(outputs), self.outputs, self.louder, strict=True):
+            comparison.update(self.output_name, found / louder, out / louder)
         for spec, found, state in zip(self.spec.states, states, self.states[-1], strict=True):
             comparison.update(f"{spec.name}_out", found.numpy(), state)
         return comparison
@@ -209,6 +213,8 @@ def write_proven(
             comparisons = compare(module, [partial], n_steps)
             require_parity(comparisons)
             os.replace(partial, unproven)
+        except ModelFileError as error:
+            raise type(error)(str(error).replace(str(partial), str(path))) from error
         finally:
             partial.unlink(missing_ok=True)
     return comparisons
@@ -257,14 +263,14 @@ def _changed(reference: Reference, model: FrameModel) -> str:
     )
 
 
-def _gains(steps: np.ndarray) -> np.ndarray:
-    """Return the gain of every step of one cycle: most at the level of speech, then silence, then full scale."""
-    place = np.linspace(0.0, 1.0, len(steps), endpoint=False)
+def _gains(n_steps: int) -> np.ndarray:
+    """Return the gain of every step: four times most at the level of speech, then silence, then full scale."""
+    place = 4 * np.arange(n_steps) / n_steps % 1
     return np.select([place < 5 / 8, place < 13 / 16], [1.0, 0.0], FULL_SCALE_GAIN)
 
 
 def _settings(spec: ModelSpec) -> list[list[Tensor]]:
-    """Return the controls of two parts for every cycle: at their defaults, minima, maxima, and between.
+    """Return where the controls are in each of eight parts: at their defaults, minima, maxima, and between.
 
     There each is at another place of its range, so that a graph that swaps two of them is found.
     """
@@ -277,13 +283,19 @@ def _settings(spec: ModelSpec) -> list[list[Tensor]]:
     return [[torch.tensor([value], dtype=torch.float32) for value in setting] for setting in ends + between]
 
 
+def _require_finite(results: tuple[Tensor, ...], controls: list[Tensor], spec: ModelSpec) -> None:
+    if not all(bool(torch.isfinite(value).all()) for value in results):
+        where = ", ".join(f"{c.name} {value.item():g}" for c, value in zip(spec.controls, controls, strict=True))
+        raise ParityError(
+            f"{spec.name}: its step gives numbers that are not finite{where and f' with {where}'}; they must be finite "
+            "for all audio within -1..1, silence included, and controls within their range: mend the step or the range"
+        )
+
+
 class _ValuesRead(TorchFunctionMode):
     """While it is entered, Python that turns a tensor into a value gets a warning; weights do not change."""
 
-    _READERS = frozenset(
-        ["item", "tolist", "numpy", "equal", "allclose", "is_nonzero"]
-        + ["__array__", "__bool__", "__contains__", "__float__", "__index__", "__int__"]
-    )
+    _READERS = ("item", "tolist", "numpy", "equal", "is_nonzero", "__bool__", "__float__", "__index__", "__int__")
 
     def __init__(self, module: StepModule) -> None:
         super().__init__()
@@ -291,7 +303,7 @@ class _ValuesRead(TorchFunctionMode):
         self._constants = {id(value) for value in (*module.parameters(), *module.buffers())}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in self._READERS and id(args[0]) not in self._constants:
+        if getattr(func, "__name__", "") in self._READERS and not self._constants.intersection(map(id, args[:1])):
             warnings.warn(
                 "the step reads the value of a tensor in Python; the file keeps the one that it has now. "
                 "Compute with tensors instead, for example with torch.where",
