@@ -108,7 +108,7 @@ def test_the_loss_falls_and_the_record_is_complete(config: TrainConfig) -> None:
         load_checkpoint(path.with_name("text.pt"))
     model = load_checkpoint(path)
     assert not model.training
-    assert model.spec.states[1].shape == (8,)
+    assert model.spec.states[1].shape == (1, 8)
     assert not list(path.parent.glob(".streamproc-*"))
 
 
