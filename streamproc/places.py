@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -15,6 +16,11 @@ def require_file(path: Path) -> None:
     A missing folder is not made: as part of a file's name it may be a typing error.
     """
     target = path.resolve()
+    try:
+        target.lstat()
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise ConfigError(f"{path} cannot be written: {error.strerror}; give another name") from error
     if os.path.exists(target) and not target.is_file():
         raise ConfigError(f"{path} cannot be written: it exists and is not a file; give another name")
     if not os.path.exists(target.parent):

@@ -382,6 +382,7 @@ def measure_nothing(name: str) -> Resources:
         ("--json", "nowhere/report.json", "there is no folder"),
         ("--json", "taken/report.json", "is not a folder"),
         ("--json", ".", "it exists and is not a file"),
+        ("--json", 300 * "n" + ".json", "File name too long"),
         ("--plot", "taken", "is not a folder"),
         ("--plot", "taken/pictures", "is not a folder"),
     ],
