@@ -22,7 +22,7 @@ import torch
 from streamproc.atomic import replacing
 from streamproc.errors import ConfigError
 
-from .models import StreamableModel, describe_model, read_stored
+from .models import StreamableModel, describe_model, read_stored, require_format
 
 if TYPE_CHECKING:
     from .train import TrainConfig
@@ -89,6 +89,7 @@ def load_run(
         If it holds another model, or nothing of the kind.
     """
     stored = read_stored(path)
+    require_format(stored, path)
     other = _differences(stored, model)
     if other:
         raise ConfigError(

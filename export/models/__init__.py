@@ -45,10 +45,14 @@ __all__ = [
     "istft",
     "load_checkpoint",
     "read_stored",
+    "require_format",
     "save_checkpoint",
     "stft",
     "training_record",
 ]
+
+CHECKPOINT_FORMAT = 2
+"""What the weights of a checkpoint mean: since 2 the taps of a complex filter stand oldest first."""
 
 _MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "GruDenoiser": (GruDenoiser, GruDenoiserConfig),
@@ -72,8 +76,12 @@ def build_model(name: str, config: dict[str, Any] | None = None) -> StreamableMo
 
 
 def describe_model(model: StreamableModel) -> dict[str, Any]:
-    """Return what `build_model` needs to make this model again."""
-    return {"model": type(model).__name__, "model_config": asdict(model.config)}  # type: ignore[arg-type]
+    """Return what `build_model` needs to make this model again, and what its weights mean."""
+    return {
+        "format": CHECKPOINT_FORMAT,
+        "model": type(model).__name__,
+        "model_config": asdict(model.config),  # type: ignore[arg-type]
+    }
 
 
 def save_checkpoint(model: StreamableModel, path: Path) -> None:
@@ -98,12 +106,23 @@ def load_checkpoint(path: Path | str) -> StreamableModel:
     stored = read_stored(path)
     if not {"model", "model_config", "ema"} <= stored.keys():
         raise ConfigError(f"{path}: not a checkpoint of this project's training: it holds no model")
+    require_format(stored, path)
     try:
         model = build_model(stored["model"], stored["model_config"])
         model.load_state_dict(stored["ema"])
     except (ValueError, TypeError, RuntimeError) as error:
         raise ConfigError(f"{path}: not a checkpoint of this project's training ({error})") from error
     return model.eval()
+
+
+def require_format(stored: dict[str, Any], path: Path | str) -> None:
+    """Raise `ConfigError` for a checkpoint whose weights would fit, and mean something else."""
+    found = stored.get("format", 1)
+    if stored.get("model") == "GruDenoiser" and found != CHECKPOINT_FORMAT:
+        raise ConfigError(
+            f"{path}: a checkpoint of format {found}, and this version reads {CHECKPOINT_FORMAT}: its complex filter "
+            f"would run backwards in time; train again, or start from export/checkpoints"
+        )
 
 
 def training_record(checkpoint: Path) -> dict[str, Any]:

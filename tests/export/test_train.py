@@ -196,7 +196,7 @@ def test_a_run_goes_on_only_with_its_own_model(config: TrainConfig) -> None:
     assert train(wide, resume=False, report=quiet).is_file()
 
 
-@pytest.mark.parametrize("stored", [{"weights": {}}, {"model": "GruDenoiser", "weights": {"x": torch.zeros(1)}}])
+@pytest.mark.parametrize("stored", [{"weights": {}}, {"format": 2, "model": "GruDenoiser", "weights": {}}])
 def test_a_run_does_not_go_on_from_something_else(config: TrainConfig, stored: dict[str, Any]) -> None:
     path = train(replace(config, name="damaged", steps=1), report=quiet).with_name("last.pt")
     torch.save(stored, path)
@@ -358,6 +358,19 @@ def test_compiled_loss_is_the_loss() -> None:
         )
         results.append((loss.detach(), *torch.autograd.grad(loss.sum(), estimate)))
     torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-5)
+
+
+def test_weights_that_would_mean_something_else_are_refused(config: TrainConfig) -> None:
+    """Files of format 1 have the taps of the filter the other way round, and would load."""
+    path = train(replace(config, name="old", steps=1), report=quiet)
+    for file in (path, path.with_name("last.pt")):
+        stored = torch.load(file, weights_only=True)
+        assert stored.pop("format") == 2
+        torch.save(stored, file)
+    with pytest.raises(ConfigError, match=r"ema\.pt: a checkpoint of format 1, and this version reads 2"):
+        load_checkpoint(path)
+    with pytest.raises(ConfigError, match=r"last\.pt: a checkpoint of format 1"):
+        train(replace(config, name="old", steps=2), report=quiet)
 
 
 @pytest.mark.parametrize("name", DENOISERS)
