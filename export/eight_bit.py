@@ -148,7 +148,7 @@ def _is_one_step_of_a_gru(node: NodeProto, shapes: dict[str, Shape]) -> bool:
     attributes = _attributes(node)
     forward = attributes.pop("direction", b"forward") == b"forward"
     plain = attributes.keys() == {"hidden_size", "linear_before_reset"} and len(node.input) == 6
-    return node.op_type == "GRU" and forward and plain and shapes.get(node.input[0], (None,))[0] == 1
+    return node.op_type == "GRU" and forward and plain and shapes.get(node.input[0], ())[:1] == (1,)
 
 
 def _attributes(node: NodeProto) -> dict[str, Any]:
