@@ -60,11 +60,11 @@ def test_every_core_gets_a_gradient_and_hears_no_future(core: str) -> None:
         assert torch.equal(model(frames)[0][:, :5], model(changed)[0][:, :5])
 
 
-def test_weights_from_before_there_was_a_choice_load_unchanged(tmp_path: Path) -> None:
+def test_weights_that_say_nothing_of_later_choices_load_unchanged(tmp_path: Path) -> None:
     weights = make("gru").state_dict()
     assert "core.1.weight_hh_l0" in weights
     old = {name: value for name, value in SMALL.items() if name not in ("n_states", "n_frequencies")}
-    torch.save({"model": "GruDenoiser", "model_config": old, "ema": weights}, tmp_path / "ema.pt")
+    torch.save({"format": 2, "model": "GruDenoiser", "model_config": old, "ema": weights}, tmp_path / "ema.pt")
     loaded = load_checkpoint(tmp_path / "ema.pt")
     for name, value in loaded.state_dict().items():
         assert torch.equal(value, weights[name])
