@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -119,15 +118,11 @@ def _keeps_order(node: NodeProto, shapes: dict[str, Shape], graph: GraphProto) -
     sizes = shapes.get(node.input[0], ()) if node.input else ()
     if node.op_type == "Transpose" and sizes:
         moved = [axis for axis in attributes["perm"] if sizes[axis] != 1]
-        return _rises(moved)
+        return moved == sorted(moved)
     if node.op_type == "Gather" and sizes:
         index = _constant(graph, node.input[1])
         return sizes[attributes.get("axis", 0)] == 1 and index is not None and index.size == 1
     return False
-
-
-def _rises(numbers: Sequence[int]) -> bool:
-    return all(first < second for first, second in pairwise(numbers))
 
 
 def _constant(graph: GraphProto, name: str) -> np.ndarray | None:

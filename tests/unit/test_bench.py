@@ -39,7 +39,6 @@ from streamproc.cli.app import app
 from streamproc.cli.bench_report import print_comparison, print_report
 from streamproc.dsp.delay import Delay
 from streamproc.errors import BackendUnavailable, ConfigError, ModelFileError
-from streamproc.places import require_file, require_folder
 from streamproc.processor import BaseProcessor
 from streamproc.spec import Block
 
@@ -397,18 +396,6 @@ def test_places_that_cannot_be_written_are_refused_before_anything_is_measured(
     assert f"{tmp_path / place} cannot be written" in result.stderr
     assert message in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
-
-
-def test_a_folder_that_takes_no_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    require_folder(tmp_path / "made" / "later")
-
-    def full(dir: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("streamproc.places.TemporaryFile", full)
-    for require in (require_file, require_folder):
-        with pytest.raises(ConfigError, match=r"new cannot be written: .* takes no files \(No space left"):
-            require(tmp_path / "new")
 
 
 def test_what_was_measured_is_shown_before_it_is_saved(
