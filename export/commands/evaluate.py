@@ -30,6 +30,10 @@ def evaluate(
         bool | None,
         typer.Option("--varied/--plain", help="Three levels and simulated rooms. [dim]default: from 120 on[/dim]"),
     ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=2, help="Length of each; recordings that are shorter go round. [dim]default: 5[/dim]"),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer mixtures; no single signals, plots or sound.")] = False,
     plot: Annotated[
         bool, typer.Option("--plot", help="Also time every system, and draw quality against cost and latency.")
@@ -58,7 +62,7 @@ def evaluate(
     from ..evaluate import pictures, report
     from ..evaluate.cost import measure_cost
     from ..evaluate.metrics import DNSMOS_FILE
-    from ..evaluate.mixtures import VAL_DIR, MixtureSet
+    from ..evaluate.mixtures import SECONDS, VAL_DIR, MixtureSet
     from ..evaluate.runner import Bench, measure_all
     from ..evaluate.statistics import Results
     from ..evaluate.systems import NOISY, SystemUnavailable, candidates, peers
@@ -74,7 +78,7 @@ def evaluate(
     n = n or (N_QUICK if quick else N_MIXTURES)
     varied = n >= N_VARIED if varied is None else varied
     try:
-        mixtures = MixtureSet(n, varied, val or VAL_DIR)
+        mixtures = MixtureSet(n, varied, val or VAL_DIR, seconds=seconds or SECONDS)
     except FileNotFoundError as error:
         raise ConfigError(f"{error}; --val takes a folder with speech and noise in it") from error
 
@@ -97,7 +101,7 @@ def evaluate(
 
     outcomes = measure_all(requests, mixtures, not quick, DNSMOS_FILE, jobs)
     results = Results(list(track(outcomes, f"{len(requests)} systems", len(mixtures), console=console)))
-    name = f"{n} {'varied' if varied else 'plain'} mixtures of {mixtures.val_dir.name}"
+    name = f"{n} {'varied' if varied else 'plain'} mixtures of {mixtures.val_dir.name}, {mixtures.seconds:g} s each"
     tables = report.tables(results, infos, name)
     cost = None
     if plot:

@@ -1,4 +1,4 @@
-"""What is measured on one clip. All but `si_sdr_db` and `attenuation_db` want 16 kHz, float32 ``[frames]``."""
+"""What is measured on one clip, float32 ``[frames]``; PESQ, STOI and DNSMOS want 16 kHz."""
 
 from __future__ import annotations
 
@@ -86,6 +86,34 @@ def si_sdr_db(estimate: Signal, reference: Signal) -> float:
     if kept == 0.0:
         return -_LIMIT_DB
     return float(np.clip(10 * np.log10(kept / max(lost, kept * 1e-30)), -_LIMIT_DB, _LIMIT_DB))
+
+
+def course_db(estimate: Signal, reference: Signal, piece: int) -> list[float]:
+    """How far what is wrong lies below the speech, piece by piece: a system that adapts gets better as it goes on.
+
+    Parameters
+    ----------
+    estimate, reference : float32 [frames]
+    piece : int
+        Samples; a rest that is shorter is left out.
+
+    Returns
+    -------
+    list of float
+        Power of the reference, scaled to fit the whole clip, over the power of what remains in each piece, in dB, held
+        within ±100 dB. Their power mean is the SI-SDR of the clip, but for its removal of means. NaN where the
+        reference is silent.
+    """
+    x, s = np.asarray(estimate, np.float64), np.asarray(reference, np.float64)
+    n_pieces = len(s) // piece
+    energy = float(s @ s)
+    if energy == 0.0:
+        return [math.nan] * n_pieces
+    target = (x @ s) / energy * s
+    kept = max(float(target @ target) / len(s), 1e-30)
+    wrong = np.square((x - target)[: n_pieces * piece]).reshape(n_pieces, piece).mean(axis=1)
+    levels = 10 * np.log10(kept / np.maximum(wrong, 1e-30))
+    return [float(level) for level in np.clip(levels, -_LIMIT_DB, _LIMIT_DB)]
 
 
 def pesq_wb(estimate: Signal, reference: Signal) -> float:

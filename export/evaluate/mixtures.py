@@ -250,12 +250,12 @@ def _enough(rng: np.random.Generator, clips: Sequence[Clip], seconds: float) -> 
 
 
 def _one_after_another(clips: Sequence[Signal], n_frames: int, sample_rate: int, rng: np.random.Generator) -> Signal:
-    """Join clips with pauses; what is too long loses a piece of its beginning, drawn, and the rest of its end."""
+    """Join clips with pauses, round and round if they are too short; what is too long is cut at a drawn place."""
     pause = np.zeros(round(_PAUSE_S * sample_rate), np.float32)
-    joined = np.concatenate([part for clip in clips for part in (clip, pause)][:-1])
-    offset = int(rng.integers(max(1, len(joined) - n_frames + 1)))
-    joined = joined[offset : offset + n_frames]
-    return np.pad(joined, (0, n_frames - len(joined)))
+    joined = np.concatenate([part for clip in clips for part in (clip, pause)])
+    joined = np.resize(joined, max(len(joined) - len(pause), n_frames))
+    offset = int(rng.integers(len(joined) - n_frames + 1))
+    return joined[offset : offset + n_frames]
 
 
 def _excerpt(samples: Signal, n_frames: int, rng: np.random.Generator) -> Signal:

@@ -43,6 +43,8 @@ def tables(results: Results, infos: Sequence[SystemInfo], set_name: str) -> list
         groups = results.split(key)
         if len(groups) > 1:
             shown += [_by_group(results, metric, name, groups) for metric in MAIN]
+    if len(results.course(results.systems[0])) > 1:
+        shown.append(_by_second(results))
     return shown
 
 
@@ -84,6 +86,16 @@ def _by_group(results: Results, metric: Metric, name: str, groups: dict[Hashable
             (system, *(_plain(group.mean(system, metric.key).mean, metric) for group in groups.values()))
             for system in results.systems
         ),
+    )
+
+
+def _by_second(results: Results) -> Table:
+    courses = {system: results.course(system) for system in results.systems}
+    seconds = range(len(courses[results.systems[0]]))
+    return Table(
+        title="Speech over what is wrong with it in dB, by second since the start",
+        header=("", *(f"{second} to {second + 1}" for second in seconds)),
+        rows=tuple((system, *(f"{level.mean:.1f}" for level in course)) for system, course in courses.items()),
     )
 
 
@@ -149,12 +161,14 @@ def as_json(
             name: {_group_name(key): summary(group) for key, group in results.split(grouping).items()}
             for name, grouping in GROUPINGS.items()
         },
+        "course_db": {system: [_interval(level) for level in results.course(system)] for system in results.systems},
         "items": [
             {
                 **asdict(outcome.row),
                 "reached_level_dbfs": outcome.level_dbfs,
                 "scores": _without_nan(outcome.scores),
                 "rtf": outcome.rtf,
+                "course_db": {system: list(map(_finite, levels)) for system, levels in outcome.course.items()},
             }
             for outcome in results.outcomes
         ],
@@ -248,7 +262,8 @@ def _interval(interval: Interval) -> dict[str, Any] | None:
 
 
 def _without_nan(scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
-    return {
-        system: {key: value if math.isfinite(value) else None for key, value in figures.items()}
-        for system, figures in scores.items()
-    }
+    return {system: {key: _finite(value) for key, value in figures.items()} for system, figures in scores.items()}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

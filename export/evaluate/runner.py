@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import DNSMOS_FILE, RATE, Dnsmos, attenuation_db, pesq_wb, score, si_sdr_db
+from .metrics import DNSMOS_FILE, RATE, Dnsmos, attenuation_db, course_db, pesq_wb, score, si_sdr_db
 from .mixtures import BABBLE, Mixture, MixtureRow, Signal, resample
 from .systems import Request, System
 
@@ -35,12 +35,15 @@ class Outcome:
         By system.
     rtf : dict of str to float
         Processor time over audio time, by system. An indication only: nobody kept the cores free.
+    course : dict of str to list of float
+        `metrics.course_db` of every second, by system.
     """
 
     row: MixtureRow
     level_dbfs: float
     scores: dict[str, Scores]
     rtf: dict[str, float]
+    course: dict[str, list[float]]
 
 
 class Bench:
@@ -77,17 +80,19 @@ class Bench:
         """Run every system on mixture `index` and score what comes out."""
         mixture = self.mixtures[index]
         reference = mixture.at(RATE).clean
-        scores, rtf = {}, {}
+        scores, rtf, course = {}, {}, {}
         for name, system in self.systems.items():
             rate = system.info.sample_rate
             heard = mixture.at(rate)
             system.busy_s = system.audio_s = 0.0
             estimate = system.run(heard.noisy)
-            scores[name] = score(resample(estimate, rate, RATE), reference, self._dnsmos)
+            at_rate = resample(estimate, rate, RATE)
+            scores[name] = score(at_rate, reference, self._dnsmos)
+            course[name] = course_db(at_rate, reference, RATE)
             if self._probes:
                 scores[name] |= _probe(system, heard, estimate)
             rtf[name] = system.busy_s / system.audio_s
-        return Outcome(mixture.row, mixture.level_dbfs, scores, rtf)
+        return Outcome(mixture.row, mixture.level_dbfs, scores, rtf, course)
 
     def run(self, name: str, mixture: Mixture, sample_rate: int) -> Signal:
         """Return what one system makes of a mixture, at any rate."""

@@ -52,6 +52,11 @@ class Results:
         """Return the mean over all clips."""
         return bootstrap(self.values(system, metric, versus))
 
+    def course(self, system: str) -> list[Interval]:
+        """Return `metrics.course_db` over all clips, second by second."""
+        clips = [outcome.course[system] for outcome in self.outcomes]
+        return [bootstrap(np.array(second)) for second in zip(*clips, strict=True)]
+
     def has(self, metric: str) -> bool:
         """Say whether any clip has this figure."""
         return any(np.isfinite(self.values(system, metric)).any() for system in self.systems)

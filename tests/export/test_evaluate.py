@@ -125,6 +125,12 @@ class TestMixtures:
         for row in small_set.rows:
             assert all(f"/{row.speaker}/" not in name for name in row.noise)
 
+    def test_what_is_shorter_goes_round(self, val_dir, tmp_path):
+        long = MixtureSet(4, val_dir=val_dir, cache_dir=tmp_path, seconds=12.0)
+        for mixture in long:  # a speaker has 3.4 s
+            seconds = mixture.clean.reshape(12, -1)
+            assert min(rms(second) for second in seconds) > 0.2 * rms(mixture.clean)
+
     def test_resampling_keeps_the_place(self):
         pulse = np.zeros(4800, np.float32)
         pulse[2400] = 1.0
@@ -277,6 +283,7 @@ class TestResults:
                         "better": {"pesq": 1.5 + row.index, "si_sdr": row.snr_db + row.index},
                     },
                     {"noisy": 0.0, "better": 0.1},
+                    {"noisy": [5.0, 5.0, 5.0], "better": [6.0, 7.0, 8.0 + row.index]},
                 )
                 for row in small_set.rows
             ]
@@ -291,6 +298,10 @@ class TestResults:
         groups = results.split(lambda row: row.snr_db)
         assert list(groups) == sorted(SNRS_DB)
         assert sum(len(group.outcomes) for group in groups.values()) == 8
+
+    def test_the_course_is_a_mean_for_every_second(self, results):
+        assert [level.mean for level in results.course("better")] == pytest.approx([6.0, 7.0, 11.5])
+        assert [level.n for level in results.course("noisy")] == [8, 8, 8]
 
     def test_the_worst_gain_least(self, results):
         assert worst_items(results, "better", 3) == [0, 1, 2]
@@ -386,7 +397,7 @@ def test_a_place_that_is_no_folder_is_refused_before_anything_is_measured(below,
     ("arguments", "drawn"), [([], 60), (["--quick"], 20), (["--n", "3"], 3), (["--quick", "--n", "3"], 3)]
 )
 def test_as_many_mixtures_are_drawn_as_were_asked_for(arguments, drawn, tmp_path, monkeypatch):
-    def draw(n, *_):
+    def draw(n, *_, **__):
         raise ConfigError(f"{n} mixtures")
 
     monkeypatch.setattr("export.evaluate.mixtures.MixtureSet", draw)
@@ -417,6 +428,9 @@ def test_from_the_command_line(val_dir, checkpoint, tmp_path, monkeypatch):
     assert list(record["systems"]) == ["noisy", "tiny"]
     assert record["set"] == {"n": 2, "varied": False, "seconds": 5.0, "seed": 2026}
     assert len(record["items"]) == 2
+    assert len(record["course_db"]["tiny"]) == 5
+    assert all(len(item["course_db"]["noisy"]) == 5 for item in record["items"])
+    assert "by second since the start" in (out / "evaluation.md").read_text()
     assert record["summary"]["noisy"]["si_sdr"]["n"] == 2
     assert set(record["gain_over_noisy"]) == {"tiny"}
     assert record["environment"]["python"]

@@ -46,7 +46,7 @@ def test_tables_say_how_far_ahead_in_each_cell() -> None:
         row = MixtureRow(0, 0, "", (), (), "", 0.0, 0.0, None, 16_000)
         peer = {"si_sdr": 10.0, "pesq": 2.0}
         ours = {"si_sdr": 10.0 + ahead, "pesq": 2.0 - ahead}
-        return Results([Outcome(row, 0.0, {"ours": ours, "peer": peer}, {})] * 3)
+        return Results([Outcome(row, 0.0, {"ours": ours, "peer": peer}, {}, {})] * 3)
 
     (table,) = tables(
         {cell: results(lead) for cell, lead in zip(CELLS, (1.0, 0.5, 0.25, 0.0), strict=True)}, ["ours"], ["peer"]

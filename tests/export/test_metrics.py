@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.evaluate.metrics import DNSMOS_FILE, RATE, Dnsmos, attenuation_db, pesq_wb, score, si_sdr_db, stoi
+from export.evaluate.metrics import (
+    DNSMOS_FILE,
+    RATE,
+    Dnsmos,
+    attenuation_db,
+    course_db,
+    pesq_wb,
+    score,
+    si_sdr_db,
+    stoi,
+)
 from export.evaluate.statistics import bootstrap
 
 
@@ -53,6 +63,34 @@ class TestSiSdr:
     def test_one_sample_late_is_punished(self):
         speech = syllables()
         assert si_sdr_db(np.roll(speech, 1), speech) < 25.0
+
+
+class TestCourse:
+    def test_is_the_ratio_of_each_piece_whatever_the_scale(self):
+        speech = syllables().astype(np.float64)
+        speech -= speech.mean()
+        noise = orthogonal_noise(speech, 10.0)
+        course = course_db(-0.5 * (speech + noise), speech, RATE)
+        assert len(course) == 5
+        own = [np.mean(speech**2) / np.mean(piece**2) for piece in noise.reshape(5, RATE)]
+        np.testing.assert_allclose(course, 10 * np.log10(own), atol=1e-6)
+        mean_error = np.mean(10 ** (-np.array(course) / 10))
+        assert -10 * np.log10(mean_error) == pytest.approx(si_sdr_db(speech + noise, speech), abs=1e-3)
+
+    def test_tells_an_error_that_goes_away(self):
+        speech = syllables().astype(np.float64)
+        noise = orthogonal_noise(speech, 10.0)
+        noise[2 * RATE :] *= 0.01
+        course = course_db(speech + noise, speech, RATE)
+        assert max(course[:2]) < 12.0
+        assert min(course[2:]) > 35.0
+
+    def test_limits(self):
+        speech = syllables()
+        assert course_db(speech, speech, RATE) == [100.0] * 5
+        assert course_db(np.zeros_like(speech) + 1e-3, speech, RATE)[0] > -100.0
+        assert np.isnan(course_db(speech, np.zeros_like(speech), RATE)).all()
+        assert len(course_db(speech, speech, 3 * RATE)) == 1
 
 
 class TestPesq:
