@@ -23,6 +23,13 @@ def gap(
     ),
     cache: Annotated[Path, typer.Option(help="Where decoded sound is kept.")] = Path("cache"),
     n: Annotated[int, typer.Option("--n", min=2, help="Mixtures of each of the four kinds.")] = 60,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of each.")] = 4.0,
+    speech_source: Annotated[
+        str | None, typer.Option(help="Collection that talkers are drawn from, heard and new; as in index.csv.")
+    ] = None,
+    noise_source: Annotated[
+        str | None, typer.Option(help="Collection that noises are drawn from: heard and new ones of the same kinds.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = min(2, os.cpu_count() or 1),
 ) -> None:
     """Compare with peers on heard and new talkers, heard and new noises: a lead that shrinks was learned by heart."""
@@ -47,9 +54,16 @@ def gap(
     talkers_of = {HEARD: tuple(speech), NEW: (val / "speech",)}
     noises_of = {HEARD: tuple(noise), NEW: (val / "noise",)}
     try:
-        drawn = {cell: DrawnMixtures(n, talkers_of[cell[0]], noises_of[cell[1]], cache) for cell in CELLS}
+        drawn = {
+            (talkers, noises): DrawnMixtures(
+                n, talkers_of[talkers], noises_of[noises], cache, seconds, speech_source, noise_source
+            )
+            for talkers, noises in CELLS
+        }
     except FileNotFoundError as error:
         raise ConfigError(f"{error}; --speech, --noise and --val say where the recordings are") from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     cells = {}
     for (talkers, noises), mixtures in drawn.items():
         outcomes = measure_all([*ours, *theirs], mixtures, False, None, jobs)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -90,6 +92,24 @@ class SoundCache:
 
     def __len__(self) -> int:
         return len(self.start)
+
+    def from_source(self, source: str) -> SoundCache:
+        """Return a view of the clips of one collection alone.
+
+        Raises
+        ------
+        ValueError
+            If there is none of it here.
+        """
+        chosen = np.array([name == source for name in self.source])
+        if not chosen.any():
+            raise ValueError(f"no clip is from {source!r}; there are {', '.join(sorted(set(self.source)))}")
+        view = copy.copy(self)
+        for name in ("part", "start", "length", "bandwidth_hz", "active_rms"):
+            setattr(view, name, getattr(self, name)[chosen])
+        for name in ("speaker", "category", "source"):
+            setattr(view, name, list(compress(getattr(self, name), chosen)))
+        return view
 
     @property
     def hours(self) -> float:

@@ -18,7 +18,6 @@ HEARD, NEW = "heard", "new"
 CELLS = tuple((talkers, noises) for talkers in (HEARD, NEW) for noises in (HEARD, NEW))
 """Whether the training has heard the talkers, and the noises."""
 
-_SECONDS = 4.0
 _SNR_DB = (-5.0, 5.0, 15.0)
 _METRICS = (("si_sdr", "SI-SDR in dB", 2), ("pesq", "PESQ", 3))
 
@@ -33,18 +32,27 @@ class DrawnMixtures(Sequence[Mixture]):
     speech, noise : tuple of path
         Folders to draw from.
     cache_dir : path
+    seconds : float
+        Length of every mixture.
+    speech_source, noise_source : str, optional
+        Collection that alone is drawn from.
     seed : int
 
     Raises
     ------
     FileNotFoundError
         If a folder is missing or holds no sound.
+    ValueError
+        If a collection is not in the folders.
     """
 
     n: int
     speech: tuple[Path, ...]
     noise: tuple[Path, ...]
     cache_dir: Path
+    seconds: float = 4.0
+    speech_source: str | None = None
+    noise_source: str | None = None
     seed: int = SEED
 
     def __post_init__(self) -> None:
@@ -66,11 +74,15 @@ class DrawnMixtures(Sequence[Mixture]):
     def _mixer(self) -> Mixer:
         """Opened by whoever draws first: memory maps are not sent to other processes."""
         levels = (PLAIN_LEVEL_DBFS, PLAIN_LEVEL_DBFS)
-        config = MixConfig.plain(seconds=_SECONDS, snr_db=_SNR_DB, level_db=levels)
+        config = MixConfig.plain(seconds=self.seconds, snr_db=_SNR_DB, level_db=levels)
         return Mixer(*self._caches(), config, self.seed)
 
     def _caches(self) -> tuple[SoundCache, SoundCache]:
-        return open_cache(self.speech, self.cache_dir), open_cache(self.noise, self.cache_dir)
+        speech, noise = open_cache(self.speech, self.cache_dir), open_cache(self.noise, self.cache_dir)
+        return (
+            speech.from_source(self.speech_source) if self.speech_source else speech,
+            noise.from_source(self.noise_source) if self.noise_source else noise,
+        )
 
 
 def tables(cells: Mapping[tuple[str, str], Results], ours: Sequence[str], peers: Sequence[str]) -> list[Table]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from helpers import write_voices_and_noises
 
 from export.__main__ import main
-from export.data.cache import active_rms
+from export.data.cache import active_rms, open_cache
 from export.evaluate.gap import CELLS, DrawnMixtures, tables
 from export.evaluate.mixtures import PLAIN_LEVEL_DBFS, MixtureRow, rms
 from export.evaluate.runner import Outcome
@@ -39,6 +40,20 @@ def test_other_processes_draw_the_same_without_being_sent_the_sound(drawn: Drawn
     sent = pickle.dumps(unopened)
     assert len(sent) < 1000
     np.testing.assert_array_equal(pickle.loads(sent)[1].noisy, first.noisy)
+
+
+def test_one_collection_alone_is_drawn_from(drawn: DrawnMixtures) -> None:
+    everything = open_cache(drawn.noise, drawn.cache_dir)
+    everything.source = ["a", "b", "a"]
+    part = everything.from_source("a")
+    assert (len(part), part.source) == (2, ["a", "a"])
+    np.testing.assert_array_equal(part.read(1), everything.read(2))
+    assert len(everything) == 3
+    with pytest.raises(ValueError, match="no clip is from 'c'; there are a, b"):
+        everything.from_source("c")
+    with pytest.raises(ValueError, match="no clip is from 'none'; there are noise"):
+        replace(drawn, noise_source="none")
+    assert len(replace(drawn, noise_source="noise", seconds=2.0)[0].noisy) == 2 * 48_000
 
 
 def test_tables_say_how_far_ahead_in_each_cell() -> None:
