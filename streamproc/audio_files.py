@@ -35,6 +35,8 @@ _SAMPLE_BYTES = {subtype: bits // 8 for subtype, bits in _PCM_BITS.items()}
 _SAMPLE_BYTES |= {"ULAW": 1, "ALAW": 1, "FLOAT": 4, "DOUBLE": 8}
 _STATED_SIZE = re.compile(r"\s*(?:data|SSND|Data [Ss]ize)\s*:\s*(\d+)")
 """The line of libsndfile's log of a file that has the bytes of sound which the header states."""
+_OFFSET = re.compile(r"\s*Offset\s*:\s*(\d+)")
+"""The line of bytes before the first sample of an AIFF, which count as sound there."""
 _SIZE_OVERHEAD = {"WAV": 0, "WAVEX": 0, "RF64": 0, "AU": 0, "AIFF": 8, "W64": 24, "CAF": 4}
 """Bytes of it that are no sound, for the containers whose logs have that line."""
 _SIZE_PADDING = {"W64": 7}
@@ -156,13 +158,17 @@ def _stated_frames(file: soundfile.SoundFile) -> int:
     # The log has the tags too, and a comment of several lines may say anything.
     of_tags = {line for text in file.copy_metadata().values() for line in text.splitlines()[1:]}
     lines = [line for line in file.extra_info.splitlines() if line not in of_tags]
-    size = max((int(found[1]) for found in map(_STATED_SIZE.match, lines) if found), default=0)
+    size = _largest(_STATED_SIZE, lines)
     if size >= _UNKNOWN_SIZE:
         return 0
-    size -= _SIZE_OVERHEAD[file.format]
+    size -= _SIZE_OVERHEAD[file.format] + _largest(_OFFSET, lines)
     if size - file.frames * frame_bytes <= _SIZE_PADDING.get(file.format, 0):
         return 0
     return size // frame_bytes
+
+
+def _largest(pattern: re.Pattern[str], lines: list[str]) -> int:
+    return max((int(found[1]) for found in map(pattern.match, lines) if found), default=0)
 
 
 class AudioReader:

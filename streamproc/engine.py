@@ -12,7 +12,7 @@ import numpy as np
 from .errors import ConfigError
 from .guard import Guard
 from .processor import Processor, latency_of
-from .spec import Block, LatencyBreakdown, StreamConfig
+from .spec import Block, LatencyBreakdown, StreamConfig, positive_integer
 from .stats import Histogram, Snapshot
 
 _FLOAT32 = np.dtype(np.float32)
@@ -49,7 +49,10 @@ class Engine:
         max_block: int = 8192,
     ) -> None:
         self.processor = processor
-        self.config = StreamConfig(sample_rate, n_channels, max(max_block, fixed_block or 1), fixed_block)
+        if fixed_block is not None:
+            fixed_block = positive_integer("fixed_block", fixed_block)
+            max_block = max(positive_integer("max_block", max_block), fixed_block)
+        self.config = StreamConfig(sample_rate, n_channels, max_block, fixed_block)
         processor.prepare(self.config)
         self._guard = Guard(n_channels, self.config.max_block)
         self._times = Histogram()

@@ -147,10 +147,13 @@ class StreamPool:
         ConfigError
             If it is not an open stream of this pool.
         """
-        if self._streams.get(stream.row) is not stream:  # its row may belong to another by now
-            raise ConfigError("this stream was closed, or belongs to another pool; open a new one")
+        self._require_own(stream)
         self._forget(stream.row)
         stream.clear(self._delay)
+
+    def _require_own(self, stream: PooledStream) -> None:
+        if self._streams.get(stream.row) is not stream:  # its row may belong to another by now
+            raise ConfigError("this stream was closed, or belongs to another pool; open a new one")
 
     def _forget(self, row: int) -> None:
         self._frames.forget(row)
@@ -208,8 +211,15 @@ class StreamPool:
         Returns
         -------
         dict of PooledStream to float32, in the shape of the block
+
+        Raises
+        ------
+        ConfigError
+            If one of them is not an open stream of this pool, or its block is nothing to push. Nothing has happened to
+            any stream then.
         """
         for stream, x in blocks.items():
+            self._require_own(stream)
             stream.check(x)  # all of them, before anything has happened to any
         for stream, x in blocks.items():
             stream.push(x)

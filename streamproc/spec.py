@@ -135,6 +135,10 @@ class StateSpec:
 
     def __post_init__(self) -> None:
         _require_tensor_name(self.name)
+        if self.dtype not in get_args(StateDtype):
+            raise ConfigError(
+                f"state {self.name!r}: dtype must be one of {', '.join(get_args(StateDtype))}; found {self.dtype!r}"
+            )
         if any(size < 1 for size in self.shape):
             raise ConfigError(f"state {self.name!r}: every size must be at least 1, found {list(self.shape)}")
 

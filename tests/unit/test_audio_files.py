@@ -199,6 +199,22 @@ def test_a_whole_file_of_any_length_is_not_called_damaged(tmp_path: Path, contai
                 assert info.n_frames == found.shape[1] == n_frames, (subtype, n_channels)
 
 
+def test_an_aiff_whose_sound_begins_at_an_offset_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.aiff"
+    soundfile.write(path, noise(1, 5000)[0], 48_000, subtype="PCM_16")
+    expected = read(path)[1]
+    data = path.read_bytes()
+    at = data.index(b"SSND") + 4  # size, offset, size of a block, and the offset's bytes before the sound
+    size, offset = int.from_bytes(data[at : at + 4], "big"), 6
+    chunk = (size + offset).to_bytes(4, "big") + offset.to_bytes(4, "big") + bytes(4) + bytes(offset)
+    data = data[:at] + chunk + data[at + 12 :]
+    path.write_bytes(data[:4] + (len(data) - 8).to_bytes(4, "big") + data[8:])
+    np.testing.assert_array_equal(read(path)[1], expected)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(AudioFileError, match="is damaged or cut off"):
+        read(path)
+
+
 @pytest.mark.parametrize("suffix", [".wav", ".aiff", ".caf", ".flac"])
 def test_what_a_tag_says_is_not_taken_for_the_size_of_the_sound(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"

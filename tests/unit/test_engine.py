@@ -145,6 +145,13 @@ def test_what_is_no_positive_integer_is_refused(name: str, value: object) -> Non
         StreamConfig(**{"sample_rate": 48_000, name: value})
 
 
+@pytest.mark.parametrize("wrong", ["128", 1.5, 0, -1])
+@pytest.mark.parametrize("name", ["max_block", "fixed_block"])
+def test_sizes_of_an_engine_are_positive_integers(name: str, wrong: object) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be a positive integer, found"):
+        Engine(Passthrough(), 48_000, **{"fixed_block": 64, name: wrong})
+
+
 def test_a_fixed_block_is_not_larger_than_the_largest() -> None:
     with pytest.raises(ConfigError, match="fixed_block must lie between 1 and max_block = 64, found 65"):
         StreamConfig(48_000, max_block=64, fixed_block=65)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx_graphs import SPEC, leaky_golden
 
-from streamproc.errors import ModelFileError
+from streamproc.errors import ConfigError, ModelFileError
 from streamproc.model_file import (
     FORMAT_VERSION,
     ForeignGraph,
@@ -140,6 +140,12 @@ def test_the_tensors_of_a_foreign_graph_carry_its_own_names() -> None:
     inputs, outputs = expected_tensors(Metadata(spec, graph=graph))
     assert inputs == [Tensor("mix", (1, 257, 1, 2), "float32"), Tensor("c", (2, 1), "float32")]
     assert outputs == [Tensor("spectrum_out", (1, 257, 1, 2), "float32"), Tensor("cache", (2, 1), "float32")]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float", np.float32])
+def test_a_state_is_of_a_type_that_a_file_can_hold(dtype: object) -> None:
+    with pytest.raises(ConfigError, match="state 'h': dtype must be one of float32, float64; found"):
+        StateSpec("h", (1,), dtype)
 
 
 @pytest.mark.parametrize(

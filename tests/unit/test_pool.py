@@ -204,6 +204,8 @@ def test_only_open_streams_of_a_pool_begin_anew() -> None:
     for stranger in (first, third):
         with pytest.raises(ConfigError, match="was closed, or belongs to another pool"):
             pool.rewind(stranger)
+        with pytest.raises(ConfigError, match="was closed, or belongs to another pool"):
+            pool.process({second: x, stranger: x})
     heard.append(pool.process({second: x})[second])
     expected = alone(pool.model).process(np.tile(x, 2)[np.newaxis])[0]
     np.testing.assert_allclose(np.concatenate(heard), expected, atol=1e-5)
