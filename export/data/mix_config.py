@@ -28,6 +28,9 @@ class MixConfig:
         Chance that a noise is synthetic, or two to six other talkers; else it is a recording.
     p_room, p_eq, p_band_limit, p_clip : float
         Chance of a room on the speech, of colouration (speech and noise apart), of a narrow band, of clipping.
+    p_narrow : float
+        Chance that the noise ends where the speech was cut off when it was recorded, as both do behind one microphone;
+        else a noise that goes on above it gives itself away.
     p_pause : float
         Chance of starting or ending the speech inside the item: a cold start in noise.
     p_full_band : float
@@ -74,6 +77,7 @@ class MixConfig:
     p_eq: float = 0.6
     p_band_limit: float = 0.12
     p_clip: float = 0.03
+    p_narrow: float = 0.8
     p_pause: float = 0.2
     p_full_band: float = 0.25
     p_speed: float = 0.7

@@ -218,8 +218,7 @@ class Mixer:
         speech_spectrum *= self._random_eq(rng, n_items, cfg.p_eq)
         noise_spectrum *= self._random_eq(rng, n_items, cfg.p_eq)
         limited = rng.random(n_items) < cfg.p_band_limit
-        # 16 kHz speech without anything above 8 kHz is what a wide-band call sounds like: half of them stay so.
-        narrow = (bandwidth < cfg.sample_rate / 2 - 1) & (rng.random(n_items) < 0.4)
+        narrow = (bandwidth < cfg.sample_rate / 2 - 1) & (rng.random(n_items) < cfg.p_narrow)
         edges = rng.choice([3400.0, 3800.0, 5000.0, 7000.0, 8000.0, 11000.0, 15000.0], size=n_items)
         for item in range(n_items):
             if limited[item] or narrow[item]:

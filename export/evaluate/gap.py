@@ -24,7 +24,7 @@ _METRICS = (("si_sdr", "SI-SDR in dB", 2), ("pesq", "PESQ", 3))
 
 @dataclass(frozen=True)
 class DrawnMixtures(Sequence[Mixture]):
-    """Mixtures drawn as in training, but plain: one recorded noise under an untouched talker.
+    """Mixtures drawn as in training, but plain: one recorded noise, cut to the band of the untouched talker above it.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class DrawnMixtures(Sequence[Mixture]):
     def _mixer(self) -> Mixer:
         """Opened by whoever draws first: memory maps are not sent to other processes."""
         levels = (PLAIN_LEVEL_DBFS, PLAIN_LEVEL_DBFS)
-        config = MixConfig.plain(seconds=self.seconds, snr_db=_SNR_DB, level_db=levels)
+        config = MixConfig.plain(p_narrow=1.0, seconds=self.seconds, snr_db=_SNR_DB, level_db=levels)
         return Mixer(*self._caches(), config, self.seed)
 
     def _caches(self) -> tuple[SoundCache, SoundCache]:
