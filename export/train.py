@@ -104,7 +104,7 @@ class TrainConfig:
     start: str = ""
     teacher: str = ""
     teacher_share: float = 0.5
-    batch: int = 24
+    batch: int = 16
     steps: int | None = None
     minutes: float | None = None
     lr: float = 1.5e-3

@@ -43,8 +43,8 @@ def train(
     teacher: Annotated[
         Path | None, typer.Option(help="Checkpoint whose output is a second target.", dir_okay=False)
     ] = None,
-    batch: Annotated[int, typer.Option(min=1)] = 24,
-    seconds: Annotated[float, typer.Option(help="Length of an item.")] = 3.0,
+    batch: Annotated[int, typer.Option(min=1, help="Items per step.")] = 16,
+    seconds: Annotated[float, typer.Option(help="Length of an item.")] = 8.0,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
     ema: Annotated[
         float, typer.Option(help="Decay of the averaged weights; 0.998 for a stage of 3,000 steps.", min=0.0, max=1.0)

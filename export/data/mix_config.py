@@ -65,7 +65,7 @@ class MixConfig:
     """
 
     sample_rate: int = 48_000
-    seconds: float = 3.0
+    seconds: float = 8.0
     snr_db: tuple[float, float, float] = (-10.0, 1.0, 22.0)
     level_db: tuple[float, float] = (-43.0, -13.0)
     p_noise_only: float = 0.07

@@ -32,7 +32,10 @@ from ..train import TrainConfig, train
 from .job import DataMissing, RecipeJob, RecipeStopped
 from .report import RecipeReport, Row
 
-BASE = TrainConfig(model_config={"n_layers": 2, "hidden": 128}, steps=300, workers=1, val_speech="", val_noise="")
+BASE = TrainConfig(
+    model_config={"n_layers": 2, "hidden": 128}, steps=300, batch=24, mix=MixConfig(seconds=3.0), workers=1,
+    val_speech="", val_noise="",
+)  # fmt: skip
 """What every variant departs from."""
 
 QUICK = replace(
