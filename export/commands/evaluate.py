@@ -32,7 +32,7 @@ def evaluate(
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(min=2, help="Length of each; recordings that are shorter go round. [dim]default: 5[/dim]"),
+        typer.Option(min=3, help="Length of each; recordings that are shorter go round. [dim]default: 5[/dim]"),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer mixtures; no single signals, plots or sound.")] = False,
     plot: Annotated[

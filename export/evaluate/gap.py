@@ -24,7 +24,9 @@ _METRICS = (("si_sdr", "SI-SDR in dB", 2), ("pesq", "PESQ", 3))
 
 @dataclass(frozen=True)
 class DrawnMixtures(Sequence[Mixture]):
-    """Mixtures drawn as in training, but plain: one recorded noise, cut to the band of the untouched talker above it.
+    """Mixtures drawn as in training, but plain: one recorded noise under an untouched talker.
+
+    The noise ends where the speech was cut off when it was recorded.
 
     Parameters
     ----------

@@ -101,8 +101,8 @@ def course_db(estimate: Signal, reference: Signal, piece: int) -> list[float]:
     -------
     list of float
         Power of the reference, scaled to fit the whole clip, over the power of what remains in each piece, in dB, held
-        within ±100 dB. Their power mean is the SI-SDR of the clip, but for its removal of means. NaN where the
-        reference is silent.
+        within ±100 dB. Over the mean of what remains in all pieces it would be the SI-SDR of the clip, but for the
+        means that are removed there. NaN where the reference is silent.
     """
     x, s = np.asarray(estimate, np.float64), np.asarray(reference, np.float64)
     n_pieces = len(s) // piece
