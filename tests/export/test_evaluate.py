@@ -144,8 +144,9 @@ class TestMixtures:
         there = np.random.default_rng(0).normal(size=n).astype(np.float32)
         back = resample(resample(there, 16000, rate), rate, 16000)
         assert len(back) == n
-        # With a rest, the end is cut in the middle of a sample.
-        np.testing.assert_allclose(back[:-2000], there[:-2000], atol=5e-3 if n % 2 else 1e-5)
+        # With a rest, the end is cut in the middle of a sample, and rings round to the beginning.
+        inside = slice(2000, -2000) if n % 2 else slice(None)
+        np.testing.assert_allclose(back[inside], there[inside], atol=5e-3 if n % 2 else 1e-5)
 
     def test_resampling_does_not_stretch_time(self):
         tone = np.sin(2 * np.pi * 1000 * np.arange(44_101) / 44_100).astype(np.float32)
