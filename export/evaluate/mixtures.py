@@ -194,11 +194,9 @@ def rms(samples: npt.NDArray[np.floating]) -> float:
 def resample(samples: Signal, rate_in: int, rate_out: int) -> Signal:
     """Change the rate of one channel, aligned and ``rate_out / rate_in`` as long; all that both rates hold is kept.
 
-    By zeros in, or a cut of, the spectrum of the whole, so that up and down again is the identity. Filters with a
-    transition band would take the top of the band from systems at another rate than the mixture's, and from no other:
-    a sibilant talker at 16 kHz, converted to 48 kHz and back by soxr (VHQ), is 16 dB of SI-SDR away from themselves.
-    And they would take it from noises that were recorded at a higher rate than the speech, which left a band of clean
-    speech at the top of most mixtures.
+    By zeros in, or a cut of, the spectrum of the whole, so that up and down again is the identity. A filter with a
+    transition band would take the top of the band from systems at another rate than the mixture's, and from no other;
+    and from noises that were recorded at a higher rate than the speech, which would leave clean speech up there.
     """
     if rate_in == rate_out:
         return samples

@@ -43,9 +43,7 @@ def tables(results: Results, infos: Sequence[SystemInfo], set_name: str) -> list
         groups = results.split(key)
         if len(groups) > 1:
             shown += [_by_group(results, metric, name, groups) for metric in MAIN]
-    if len(results.course(results.systems[0])) > 1:
-        shown.append(_by_second(results))
-    return shown
+    return [*shown, _by_second(results)]
 
 
 def _overview(results: Results, infos: Sequence[SystemInfo], set_name: str) -> Table:
