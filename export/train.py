@@ -111,7 +111,7 @@ class TrainConfig:
     final_lr: float = 2e-5
     slow_prefix: str = "taps"
     slow_factor: float = 0.3
-    warmup: int = 200
+    warmup: int = 100
     weight_decay: float = 1e-3
     clip_norm: float = 0.3
     ema: float = 0.999

@@ -33,7 +33,7 @@ from .job import DataMissing, RecipeJob, RecipeStopped
 from .report import RecipeReport, Row
 
 BASE = TrainConfig(
-    model_config={"n_layers": 2, "hidden": 128}, steps=300, batch=24, mix=MixConfig(seconds=3.0), workers=1,
+    model_config={"n_layers": 2, "hidden": 128}, steps=300, warmup=200, batch=24, mix=MixConfig(seconds=3.0), workers=1,
     val_speech="", val_noise="",
 )  # fmt: skip
 """What every variant departs from."""
