@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -48,12 +49,18 @@ class LossConfig:
     resolutions: tuple[tuple[int, int], ...] = ((1024, 512), (512, 256))
     exponent: float = 0.3
     complex_share: float = 0.3
-    keep_speech: float = 0.1
+    keep_speech: float = 0.05
     snr_weight: float = 0.02
     high_weight: float = 0.35
     knee: float = 0.05
     floor_db: float = -60.0
     loudness_weight: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.knee < math.inf:  # NaN neither
+            raise ValueError(
+                f"knee is {self.knee:g}; it has to be above 0: without one the cost has a tip, and no slope there"
+            )
 
 
 def denoising_loss(
@@ -225,11 +232,11 @@ def _compare(
     est_log, ref_log = torch.log(est_power + floor), torch.log(ref_power + floor)
     half = exponent / 2
     difference = torch.exp(est_log * half) - torch.exp(ref_log * half)
-    too_small = torch.relu(-difference) * with_speech
     # |a - b|^2 of compressed complex values, written out: no complex array has to be kept for it.
     est_scale, ref_scale = torch.exp(est_log * (half - 0.5)), torch.exp(ref_log * (half - 0.5))
     phase_aware = est_power * est_scale**2 + ref_power * ref_scale**2 - 2 * common * est_scale * ref_scale
-    magnitude = _robust(difference.square() + keep_speech * too_small.square(), knee)
+    too_small = with_speech * (difference < 0)
+    magnitude = _robust(difference.square(), knee) * (1 + keep_speech * too_small)
     cost = (1 - complex_share) * magnitude + complex_share * _robust(phase_aware.clamp_min(0.0), knee)
     return est_power, ref_power, (est_power + ref_power - 2 * common).sum(1), cost.mean(1)
 

@@ -292,6 +292,14 @@ def test_a_length_that_is_none_is_refused_on_the_command_line(command: Run, leng
     assert f"error: minutes is {length[1]}; a run ends after" in result.stderr
 
 
+@pytest.mark.parametrize("knee", ["0", "-0.1", "NaN"])
+def test_a_loss_without_slopes_is_refused_on_the_command_line(command: Run, knee: str) -> None:
+    arguments = ["train", "--name", "x", "--steps", "1", "--loss", f'{{"knee": {knee}}}']
+    result = CliRunner().invoke(make_app(), arguments)
+    assert result.exit_code == 1
+    assert "error: knee is" in result.stderr
+
+
 def loss_of(
     estimate: torch.Tensor, target: torch.Tensor, bandwidth_hz: float = 24_000.0, config: LossConfig | None = None
 ) -> torch.Tensor:
@@ -318,6 +326,13 @@ def test_magnitudes_that_are_too_small_cost_more_than_ones_too_large_by_as_much(
     smaller, larger = (target * (1 + sign * compressed_step) ** (1 / 0.3) for sign in (-1, 1))
     spectral_only = LossConfig(snr_weight=0.0, loudness_weight=0.0, keep_speech=0.5)
     assert loss_of(smaller, target, config=spectral_only) > 1.2 * loss_of(larger, target, config=spectral_only)
+
+
+def test_a_difference_that_is_twice_as_large_costs_twice_as_much() -> None:
+    target = 0.1 * torch.randn(1, 8192, generator=torch.Generator().manual_seed(0))
+    spectral_only = LossConfig(snr_weight=0.0, loudness_weight=0.0)
+    far, twice_as_far = (loss_of(target * (1 + step) ** (1 / 0.3), target, config=spectral_only) for step in (0.3, 0.6))
+    assert 1.9 < float(twice_as_far / far) < 2.3  # squares would make it 4
 
 
 def test_nothing_above_the_bandwidth_counts() -> None:
