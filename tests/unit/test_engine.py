@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import tracemalloc
-
 import numpy as np
 import pytest
-from helpers import IdentitySpectrum
+from helpers import IdentitySpectrum, memory_growth
 
 from streamproc.dsp import Biquads, HighPass
 from streamproc.engine import Engine
@@ -184,19 +182,7 @@ def test_empty_block() -> None:
 def test_steady_state_allocates_nothing_that_grows() -> None:
     engine = Engine(Passthrough(), 48_000)
     x, out = np.full((1, 128), 0.1, np.float32), np.zeros((1, 128), np.float32)
-    for _ in range(100):
-        engine.process(x, out)
-    tracemalloc.start()
-    try:
-        for _ in range(100):  # replaces what was allocated before it could be traced, such as every counter
-            engine.process(x, out)
-        before = tracemalloc.get_traced_memory()[0]
-        for _ in range(10_000):
-            engine.process(x, out)
-        grown = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-    assert grown < 1024
+    assert memory_growth(lambda: engine.process(x, out), 10_000) < 1024
 
 
 def test_histogram_percentiles_are_right_to_one_bin() -> None:
