@@ -59,7 +59,7 @@ class LossConfig:
     def __post_init__(self) -> None:
         if not 0 < self.knee < math.inf:  # NaN neither
             raise ValueError(
-                f"knee is {self.knee:g}; it has to be above 0: without one the cost has a tip, and no slope there"
+                f"knee is {self.knee:g}; it has to be a finite number above 0: without one the cost has a tip"
             )
 
 

@@ -11,7 +11,6 @@ with the factory it is given, so that no state leaks from one check into the nex
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,6 @@ import numpy.typing as npt
 import soundfile as sf
 from hypothesis import strategies as st
 
-import streamproc
 from streamproc.model import Frame, FrameModel, State
 from streamproc.processor import Processor
 from streamproc.spec import Block, ControlSpec, ModelSpec, StateSpec, StreamConfig
@@ -426,28 +424,3 @@ class RecurrentWaveform(FrameModel):
         gain = 0.5 + 0.5 * next_state[0].mean(axis=1, keepdims=True)
         strength = self.controls["strength"][0]
         np.copyto(out, (1.0 - strength) * frame + strength * gain * 0.5 * (frame + past), casting="same_kind")
-
-
-# --- memory ----------------------------------------------------------------------------------------------------------
-
-
-def memory_growth(call: Callable[[], object], times: int) -> int:
-    """Bytes that the package holds more after so many calls. What other threads of the process allocate is not counted.
-
-    A hundred calls come before: they replace what was allocated before it could be traced, such as every counter.
-    """
-    own = tracemalloc.Filter(True, str(Path(streamproc.__file__).parent / "*"), all_frames=True)
-
-    def held() -> int:
-        return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([own]).traces)
-
-    tracemalloc.start(4)  # frames: numpy allocates a few below the line that asked for it
-    try:
-        for _ in range(100):
-            call()
-        before = held()
-        for _ in range(times):
-            call()
-        return held() - before
-    finally:
-        tracemalloc.stop()

@@ -292,10 +292,9 @@ def test_a_length_that_is_none_is_refused_on_the_command_line(command: Run, leng
     assert f"error: minutes is {length[1]}; a run ends after" in result.stderr
 
 
-@pytest.mark.parametrize("knee", ["0", "-0.1", "NaN"])
+@pytest.mark.parametrize("knee", ["0", "-0.1", "NaN", "Infinity"])
 def test_a_loss_without_slopes_is_refused_on_the_command_line(command: Run, knee: str) -> None:
-    arguments = ["train", "--name", "x", "--steps", "1", "--loss", f'{{"knee": {knee}}}']
-    result = CliRunner().invoke(make_app(), arguments)
+    result = command("--loss", f'{{"knee": {knee}}}')
     assert result.exit_code == 1
     assert "error: knee is" in result.stderr
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import IdentitySpectrum, memory_growth
+from helpers import IdentitySpectrum
+from memory import memory_growth
 
 from streamproc.dsp import Biquads, HighPass
 from streamproc.engine import Engine

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import IdentitySpectrum, RecurrentSpectrum, RecurrentWaveform, memory_growth, noise
+from helpers import IdentitySpectrum, RecurrentSpectrum, RecurrentWaveform, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory import memory_growth
 from onnx_graphs import write_model
 
 from streamproc.backends.loader import load_model

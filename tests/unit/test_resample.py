@@ -7,7 +7,8 @@ from math import ceil, gcd
 
 import numpy as np
 import pytest
-from helpers import align, band_noise, memory_growth, noise, prepared, run_blocks, varying_blocks
+from helpers import align, band_noise, noise, prepared, run_blocks, varying_blocks
+from memory import memory_growth
 
 from streamproc import resample
 from streamproc.errors import ConfigError
