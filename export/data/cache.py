@@ -19,6 +19,8 @@ import numpy.typing as npt
 import soundfile as sf
 import soxr
 
+from .floor import lower_floor
+
 FORMAT = 3
 """Raised when the layout of the cache or what its mark is made of changes: an old cache is rebuilt, not misread."""
 
@@ -146,7 +148,10 @@ def list_clips(folder: Path) -> list[Clip]:
 
 
 def open_cache(
-    folders: Path | str | Sequence[Path | str], cache_dir: Path | str, sample_rate: int = 48_000
+    folders: Path | str | Sequence[Path | str],
+    cache_dir: Path | str,
+    sample_rate: int = 48_000,
+    lower_floors: bool = False,
 ) -> SoundCache:
     """Return the cache of a folder or several, decoding first what is missing or has changed.
 
@@ -158,10 +163,14 @@ def open_cache(
         Where caches live; each folder gets a sub-folder named by its content.
     sample_rate : int
         Rate in Hz of the cache; other rates are converted by soxr (VHQ).
+    lower_floors : bool
+        Of speech: let the noise that was recorded with it fall towards 50 dB below it (`export.data.floor`).
     """
     several = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
     decoded = [
-        _decode_once(list_clips(folder), f"{folder.parent.name}-{folder.name}", cache_dir, sample_rate)
+        _decode_once(
+            list_clips(folder), f"{folder.parent.name}-{folder.name}", cache_dir, sample_rate, lower_floors=lower_floors
+        )
         for folder in several
     ]
     return SoundCache(*decoded)
@@ -214,9 +223,10 @@ def _clip_of_file(folder: Path, path: Path) -> Clip:
     return Clip(path, 0, None, None, speaker=group, category=group if len(parts) > 1 else "", source=folder.name)
 
 
-def _fingerprint(clips: Sequence[Clip], sample_rate: int, skip_broken: bool) -> str:
+def _fingerprint(clips: Sequence[Clip], sample_rate: int, skip_broken: bool, lower_floors: bool) -> str:
     """Mark everything that a cache is made of: the files, and what is said of every clip, labels too."""
-    digest = hashlib.sha256(f"{FORMAT} {sample_rate}{' skip' if skip_broken else ''}".encode())
+    options = f"{' skip' if skip_broken else ''}{' floors' if lower_floors else ''}"
+    digest = hashlib.sha256(f"{FORMAT} {sample_rate}{options}".encode())
     stats = {path: os.stat(path) for path in {clip.path for clip in clips}}
     for clip in clips:
         stat = stats[clip.path]
@@ -226,22 +236,27 @@ def _fingerprint(clips: Sequence[Clip], sample_rate: int, skip_broken: bool) -> 
 
 
 def _decode_once(
-    clips: Sequence[Clip], name: str, cache_dir: Path | str, sample_rate: int, skip_broken: bool = False
+    clips: Sequence[Clip],
+    name: str,
+    cache_dir: Path | str,
+    sample_rate: int,
+    skip_broken: bool = False,
+    lower_floors: bool = False,
 ) -> Path:
-    target = Path(cache_dir) / f"{name}-{_fingerprint(clips, sample_rate, skip_broken)}"
+    target = Path(cache_dir) / f"{name}-{_fingerprint(clips, sample_rate, skip_broken, lower_floors)}"
     if not (target / "index.json").is_file():
-        _decode(clips, target, sample_rate, skip_broken)
+        _decode(clips, target, sample_rate, skip_broken, lower_floors)
     return target
 
 
-def _decode(clips: Sequence[Clip], target: Path, sample_rate: int, skip_broken: bool) -> None:
+def _decode(clips: Sequence[Clip], target: Path, sample_rate: int, skip_broken: bool, lower_floors: bool) -> None:
     """Decode, convert and write all clips into a folder that is named `target` last: half a cache is no cache.
 
     Two trainings that start together both decode; whoever ends first is heard by both.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as unfinished:
-        _write(clips, Path(unfinished), target.name, sample_rate, skip_broken)
+        _write(clips, Path(unfinished), target.name, sample_rate, skip_broken, lower_floors)
         try:
             Path(unfinished).rename(target)
         except OSError:
@@ -249,7 +264,9 @@ def _decode(clips: Sequence[Clip], target: Path, sample_rate: int, skip_broken: 
                 raise
 
 
-def _write(clips: Sequence[Clip], folder: Path, name: str, sample_rate: int, skip_broken: bool) -> None:
+def _write(
+    clips: Sequence[Clip], folder: Path, name: str, sample_rate: int, skip_broken: bool, lower_floors: bool
+) -> None:
     columns: dict[str, list[Any]] = {
         column: [] for column in ("start", "length", "bandwidth_hz", "active_rms", "speaker", "category", "source")
     }
@@ -259,6 +276,8 @@ def _write(clips: Sequence[Clip], folder: Path, name: str, sample_rate: int, ski
         for clip, samples, stored_rate in _decoded(clips, broken):
             if stored_rate != sample_rate:
                 samples = soxr.resample(samples, stored_rate, sample_rate, quality="VHQ").astype(np.float32)
+            if lower_floors:
+                samples = lower_floor(samples, sample_rate, active_rms(samples, sample_rate))
             peak = float(np.abs(samples).max(initial=0.0))
             if not np.isfinite(peak) or peak == 0.0:
                 continue

@@ -278,7 +278,7 @@ def open_mixer(
     synthetic = open_synthetic(cache_dir, config.sample_rate, n_synthetic, seed=seed) if n_synthetic else None
     rooms = open_rooms(cache_dir, config.sample_rate, n_rooms, measured_rooms) if n_rooms or measured_rooms else None
     return Mixer(
-        open_cache(speech, cache_dir, config.sample_rate),
+        open_cache(speech, cache_dir, config.sample_rate, lower_floors=True),
         open_cache(noise, cache_dir, config.sample_rate),
         config,
         seed,
