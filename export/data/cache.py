@@ -22,11 +22,24 @@ import soxr
 from .floor import lower_floor
 
 FORMAT = 3
-"""Raised when the layout of the cache or what its mark is made of changes: an old cache is rebuilt, not misread."""
+"""Raised when the layout of the cache, what its mark is made of or how floors are lowered changes: an old cache is
+rebuilt, not misread."""
 
 _PEAK = 0.95
 _ENVELOPE_MS = 20
 _ACTIVE_BELOW_LOUD_DB = 30.0
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """How files become a cache; part of its mark."""
+
+    sample_rate: int
+    skip_broken: bool = False
+    lower_floors: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.sample_rate}{' skip' if self.skip_broken else ''}{' floors' if self.lower_floors else ''}"
 
 
 @dataclass(frozen=True)
@@ -167,11 +180,9 @@ def open_cache(
         Of speech: let the noise that was recorded with it fall towards 50 dB below it (`export.data.floor`).
     """
     several = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+    how = _Decoding(sample_rate, lower_floors=lower_floors)
     decoded = [
-        _decode_once(
-            list_clips(folder), f"{folder.parent.name}-{folder.name}", cache_dir, sample_rate, lower_floors=lower_floors
-        )
-        for folder in several
+        _decode_once(list_clips(folder), f"{folder.parent.name}-{folder.name}", cache_dir, how) for folder in several
     ]
     return SoundCache(*decoded)
 
@@ -191,7 +202,7 @@ def open_clips(
     skip_broken : bool
         Leave files out that cannot be decoded; `SoundCache.broken` names them. False: they are an error.
     """
-    return SoundCache(_decode_once(clips, name, cache_dir, sample_rate, skip_broken))
+    return SoundCache(_decode_once(clips, name, cache_dir, _Decoding(sample_rate, skip_broken=skip_broken)))
 
 
 def active_rms(samples: npt.NDArray[np.float32], sample_rate: int) -> float:
@@ -223,10 +234,9 @@ def _clip_of_file(folder: Path, path: Path) -> Clip:
     return Clip(path, 0, None, None, speaker=group, category=group if len(parts) > 1 else "", source=folder.name)
 
 
-def _fingerprint(clips: Sequence[Clip], sample_rate: int, skip_broken: bool, lower_floors: bool) -> str:
+def _fingerprint(clips: Sequence[Clip], how: _Decoding) -> str:
     """Mark everything that a cache is made of: the files, and what is said of every clip, labels too."""
-    options = f"{' skip' if skip_broken else ''}{' floors' if lower_floors else ''}"
-    digest = hashlib.sha256(f"{FORMAT} {sample_rate}{options}".encode())
+    digest = hashlib.sha256(f"{FORMAT} {how}".encode())
     stats = {path: os.stat(path) for path in {clip.path for clip in clips}}
     for clip in clips:
         stat = stats[clip.path]
@@ -235,28 +245,21 @@ def _fingerprint(clips: Sequence[Clip], sample_rate: int, skip_broken: bool, low
     return digest.hexdigest()[:12]
 
 
-def _decode_once(
-    clips: Sequence[Clip],
-    name: str,
-    cache_dir: Path | str,
-    sample_rate: int,
-    skip_broken: bool = False,
-    lower_floors: bool = False,
-) -> Path:
-    target = Path(cache_dir) / f"{name}-{_fingerprint(clips, sample_rate, skip_broken, lower_floors)}"
+def _decode_once(clips: Sequence[Clip], name: str, cache_dir: Path | str, how: _Decoding) -> Path:
+    target = Path(cache_dir) / f"{name}-{_fingerprint(clips, how)}"
     if not (target / "index.json").is_file():
-        _decode(clips, target, sample_rate, skip_broken, lower_floors)
+        _decode(clips, target, how)
     return target
 
 
-def _decode(clips: Sequence[Clip], target: Path, sample_rate: int, skip_broken: bool, lower_floors: bool) -> None:
+def _decode(clips: Sequence[Clip], target: Path, how: _Decoding) -> None:
     """Decode, convert and write all clips into a folder that is named `target` last: half a cache is no cache.
 
     Two trainings that start together both decode; whoever ends first is heard by both.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as unfinished:
-        _write(clips, Path(unfinished), target.name, sample_rate, skip_broken, lower_floors)
+        _write(clips, Path(unfinished), target.name, how)
         try:
             Path(unfinished).rename(target)
         except OSError:
@@ -264,19 +267,18 @@ def _decode(clips: Sequence[Clip], target: Path, sample_rate: int, skip_broken: 
                 raise
 
 
-def _write(
-    clips: Sequence[Clip], folder: Path, name: str, sample_rate: int, skip_broken: bool, lower_floors: bool
-) -> None:
+def _write(clips: Sequence[Clip], folder: Path, name: str, how: _Decoding) -> None:
+    sample_rate = how.sample_rate
     columns: dict[str, list[Any]] = {
         column: [] for column in ("start", "length", "bandwidth_hz", "active_rms", "speaker", "category", "source")
     }
     position = 0
-    broken: list[str] | None = [] if skip_broken else None
+    broken: list[str] | None = [] if how.skip_broken else None
     with (folder / "samples.i16").open("wb") as out:
         for clip, samples, stored_rate in _decoded(clips, broken):
             if stored_rate != sample_rate:
                 samples = soxr.resample(samples, stored_rate, sample_rate, quality="VHQ").astype(np.float32)
-            if lower_floors:
+            if how.lower_floors:
                 samples = lower_floor(samples, sample_rate, active_rms(samples, sample_rate))
             peak = float(np.abs(samples).max(initial=0.0))
             if not np.isfinite(peak) or peak == 0.0:

@@ -16,17 +16,17 @@ _HOPS_PER_WINDOW = 4
 _SHORTEST_S = 0.5
 _SMOOTHED = (3, 5)  # bins and steps
 _QUIET_SHARE = 0.1
-_ABOVE_QUIET = 2.5  # of so much above its quietest tenth smoothed noise seldom is
+_ABOVE_QUIET = 2.5  # times its quietest tenth: louder than that smoothed noise seldom is
+_FLOOR_DB = -50.0
+_MOST_DB = 12.0  # a target without any floor would ask for more than ears or PESQ do
 
 
-def lower_floor(
-    samples: Audio, sample_rate: int, speech_rms: float, floor_db: float = -50.0, most_db: float = 12.0
-) -> Audio:
-    """Lower the steady noise of a recording to `floor_db` against its speech, by `most_db` at most.
+def lower_floor(samples: Audio, sample_rate: int, speech_rms: float) -> Audio:
+    """Lower the steady noise of a recording towards -50 dB against its speech, by 12 dB at most.
 
     A spectral gate after [1]_: in every bin the quietest tenth of the recording is taken for noise. What is hardly
-    above it becomes smaller, what is 10 dB above it by a decibel and a half. A recording that is quiet enough stays
-    as it is.
+    above it becomes smaller, what is 10 dB above it by little more than a decibel. A recording that is quiet enough
+    stays as it is.
 
     Parameters
     ----------
@@ -34,11 +34,7 @@ def lower_floor(
     sample_rate : int
         Hz.
     speech_rms : float
-        RMS of the speech without its pauses.
-    floor_db : float
-        Where the noise should lie.
-    most_db : float
-        A target without any floor would ask for more than ears or PESQ do, and soft consonants would go with it.
+        RMS of the speech without its pauses; 0 for silence.
 
     Returns
     -------
@@ -59,7 +55,7 @@ def lower_floor(
     quiet = np.quantile(power, _QUIET_SHARE, axis=1, keepdims=True)
     quiet_power = 2.0 * float(quiet.sum()) / (window * float(taper.square().sum()))
     quiet_db = 10.0 * math.log10(quiet_power / speech_rms**2 + 1e-20)
-    least = 10.0 ** (-min(max(quiet_db - floor_db, 0.0), most_db) / 10.0)
+    least = 10.0 ** (-min(max(quiet_db - _FLOOR_DB, 0.0), _MOST_DB) / 10.0)
     if least == 1.0:
         return samples
     gain = np.clip(1.0 - _ABOVE_QUIET * (1.0 - least) * quiet / (power + 1e-20), least, 1.0)

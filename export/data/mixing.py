@@ -273,7 +273,10 @@ def open_mixer(
     n_synthetic: int = 400,
     n_rooms: int = 160,
 ) -> Mixer:
-    """Return a mixer over folders of speech and of noise, building whatever of the cache is missing."""
+    """Return a mixer over folders of speech and of noise, building whatever of the cache is missing.
+
+    What speech was recorded in is noise, too: its floor is lowered (`export.data.floor`).
+    """
     config = config or MixConfig()
     synthetic = open_synthetic(cache_dir, config.sample_rate, n_synthetic, seed=seed) if n_synthetic else None
     rooms = open_rooms(cache_dir, config.sample_rate, n_rooms, measured_rooms) if n_rooms or measured_rooms else None

@@ -10,6 +10,8 @@ import soundfile as sf
 
 from export.data.cache import open_cache
 from export.data.floor import lower_floor
+from export.data.mix_config import MixConfig
+from export.data.mixing import open_mixer
 
 RATE = 16_000
 SPEECH_RMS = 0.1
@@ -55,7 +57,8 @@ def test_what_is_too_short_to_tell_noise_from_speech_stays_as_it_is(frames: int)
 
 
 def test_digital_silence_between_words_is_no_error() -> None:
-    samples = (talk(-30.0)[0] * (np.arange(2 * RATE) < RATE // 2)).astype(np.float32)
+    time = np.arange(2 * RATE) / RATE
+    samples = (np.sin(2 * np.pi * 1000 * time) * (np.sin(2 * np.pi * 5 * time) > 0)).astype(np.float32)
     np.testing.assert_allclose(lower_floor(samples, RATE, SPEECH_RMS), samples, atol=1e-6)
 
 
@@ -71,3 +74,14 @@ def test_a_cache_with_lower_floors_is_another_cache(tmp_path: Path) -> None:
     pause = slice(round(0.3 * RATE), round(0.45 * RATE))
     assert np.square(lowered.read(0)[pause]).mean() < 0.2 * np.square(plain.read(0)[pause]).mean()
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_mixer_lowers_the_floors_of_speech_alone(tmp_path: Path) -> None:
+    for kind in ("speech", "noise"):
+        (tmp_path / kind).mkdir()
+        sf.write(tmp_path / kind / "a.wav", talk(-30.0)[0], RATE)
+    folders = tmp_path / "speech", tmp_path / "noise", tmp_path / "cache"
+    mixer = open_mixer(*folders, MixConfig(sample_rate=RATE), n_synthetic=0, n_rooms=0)
+    for drawn, folder, lowered in ((mixer.speech, "speech", True), (mixer.noise, "noise", False)):
+        expected = open_cache(tmp_path / folder, tmp_path / "cache", RATE, lower_floors=lowered)
+        np.testing.assert_array_equal(drawn.read(0), expected.read(0))
