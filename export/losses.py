@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from .compiling import Compiled
+from .loudness import loudness_difference
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,7 @@ class LossConfig:
     floor_db : float
         Where compression turns linear, below the item's level. Clean recordings are only clean to 30-50 dB.
     loudness_weight : float
-        Weight of the difference in loudness (`loudness_difference`), measured in the first resolution; doubled
-        twice, with what came of it in `docs/model.md`.
+        Weight of the difference in loudness (`loudness_difference`), measured in the first resolution.
     """
 
     resolutions: tuple[tuple[int, int], ...] = ((1024, 512), (512, 256))
@@ -54,7 +52,7 @@ class LossConfig:
     high_weight: float = 0.35
     knee: float = 0.05
     floor_db: float = -60.0
-    loudness_weight: float = 0.2
+    loudness_weight: float = 0.06
 
     def __post_init__(self) -> None:
         if not 0 < self.knee < math.inf:  # NaN neither
@@ -122,56 +120,10 @@ def denoising_loss(
         # 30 dB is enough: beyond it, references are not clean.
         ratio_db = ratio_db - 10 * torch.log10((error + 1e-3 * signal) / (signal + 1e-9) + 1e-9) * has_speech
         if index == 0 and config.loudness_weight:
+            est_power, ref_power = (power * inside[:, None] for power in (est_power, ref_power))
             loudness = loudness_difference(est_power, ref_power, sample_rate, hop) * has_speech
     n = len(config.resolutions)
     return spectral / n - config.snr_weight * ratio_db / n + config.loudness_weight * loudness
-
-
-def loudness_difference(estimate: Tensor, reference: Tensor, sample_rate: int, hop: int) -> Tensor:
-    """How different two signals sound to an ear modelled by Bark bands: a differentiable relative of PESQ.
-
-    Powers are pooled into Bark bands up to 8 kHz and turned into loudness by Zwicker's law; differences below a
-    quarter of the quieter loudness are masked. Bad moments decide: over 320 ms a sixth-power mean is taken. All this
-    follows [1]_; its alignment, its equalisation and its mapping to a score are left out, as in [2]_. What was added
-    counts more than what was taken away, but a third as much as there: without the equalisation, the full amount
-    preferred holes in the speech to a trace of noise, and PESQ itself does not (`docs/model.md`).
-
-    Parameters
-    ----------
-    estimate, reference : [items, steps, bins]
-        Powers, scaled so that the item's reference has RMS 1.
-    sample_rate : int
-        Hz.
-    hop : int
-        Samples between steps.
-
-    Returns
-    -------
-    [items]
-        Roughly in points that PESQ would take off.
-
-    References
-    ----------
-    .. [1] ITU-T P.862, "Perceptual evaluation of speech quality", 2001.
-    .. [2] J. M. Martin-Donas et al., "A deep learning loss function based on the perceptual evaluation of the speech
-       quality", IEEE Signal Processing Letters 25(11), 2018.
-    """
-    pool, width, threshold = _bark_bands(estimate.shape[-1], sample_rate, estimate.device)
-    est, ref = estimate @ pool, reference @ pool
-    exponent = 0.23
-    scale = 0.187 * (threshold / 0.5) ** exponent
-    est_loudness = scale * ((0.5 + 0.5 * est / threshold) ** exponent - 1.0)
-    ref_loudness = scale * ((0.5 + 0.5 * ref / threshold) ** exponent - 1.0)
-    quieter = torch.minimum(est_loudness, ref_loudness).clamp_min(0.0)
-    audible = torch.relu((est_loudness - ref_loudness).abs() - 0.25 * quieter) * width
-    ratio = ((est + 50.0) / (ref + 50.0)) ** 1.2
-    asymmetry = torch.where(ratio < 3.0, 0.0, ratio.clamp_max(12.0))
-    total_width = width * pool.shape[-1]
-    symmetric = (audible.square().sum(-1) * total_width + 1e-3).sqrt()
-    added = (audible * asymmetry).sum(-1)
-    steps = min(symmetric.shape[-1], max(2, round(0.32 * sample_rate / hop)))
-    moments = symmetric.unfold(-1, steps, steps // 2).pow(6).mean(-1).pow(1 / 6)
-    return 0.1 * moments.square().mean(-1).sqrt() + 0.01 * added.mean(-1)
 
 
 def si_sdr_db(estimate: Tensor, target: Tensor) -> Tensor:
@@ -249,35 +201,6 @@ def _robust(squared: Tensor, knee: float) -> Tensor:
 @lru_cache(maxsize=1)
 def _compiled_compare() -> Compiled:
     return Compiled(_compare)
-
-
-@lru_cache(maxsize=4)
-@torch.inference_mode(mode=False)  # what is kept here must serve training too, whoever asks first
-def _bark_bands(n_bins: int, sample_rate: int, device: torch.device) -> tuple[Tensor, float, Tensor]:
-    """Pooling of powers [bins, bands], width of a band in Bark, and the threshold of hearing in every band.
-
-    Powers come out on the scale of P.862, on which speech heard at 79 dB SPL has 3.4e6 in all.
-    """
-    full, listening_db, n_bands = 3.4e6, 79.0, 40
-    frequency = np.arange(n_bins) * (sample_rate / 2 / (n_bins - 1))
-    bark = _bark(frequency)
-    edges = np.linspace(_bark(np.array(60.0)), _bark(np.array(min(8000.0, sample_rate / 2))), n_bands + 1)
-    centre, width = 0.5 * (edges[1:] + edges[:-1]), float(edges[1] - edges[0])
-    # Every bin is shared between its two nearest bands, so no power is lost or counted twice.
-    place = np.clip((bark - centre[0]) / width, 0.0, n_bands - 1.0)
-    pool = np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(n_bands)))
-    pool[(bark < edges[0]) | (bark > edges[-1])] = 0.0
-    kilohertz = 1.96 * (centre + 0.53) / (26.28 - centre)
-    # Threshold in quiet, dB SPL: Terhardt 1979.
-    quiet_db = 3.64 * kilohertz**-0.8 - 6.5 * np.exp(-0.6 * (kilohertz - 3.3) ** 2) + 1e-3 * kilohertz**4
-    threshold = full * 10 ** ((quiet_db - listening_db) / 10)
-    as_tensor = partial(torch.as_tensor, dtype=torch.float32, device=device)
-    return as_tensor(pool * full / n_bins), width, as_tensor(threshold)
-
-
-def _bark(hertz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Critical-band rate, H. Traunmueller, JASA 88(1), 1990."""
-    return 26.81 * hertz / (1960.0 + hertz) - 0.53
 
 
 def _bin_weights(window: int, sample_rate: int, bandwidth_hz: Tensor, high_weight: float) -> Tensor:

@@ -78,7 +78,7 @@ DENOISERS = {
     config.name: config
     for config in (
         GruDenoiserConfig(n_layers=4),
-        GruDenoiserConfig(name="denoise-hq", n_taps=5, lookahead=2, hidden=448),
+        GruDenoiserConfig(name="denoise-hq", n_taps=5, lookahead=2, hidden=448, n_layers=4),
     )
 }
 """The shipped denoisers by name."""
