@@ -52,7 +52,7 @@ class LossConfig:
     high_weight: float = 0.35
     knee: float = 0.05
     floor_db: float = -60.0
-    loudness_weight: float = 0.06
+    loudness_weight: float = 0.08
 
     def __post_init__(self) -> None:
         if not 0 < self.knee < math.inf:  # NaN neither

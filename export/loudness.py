@@ -24,9 +24,12 @@ def loudness_difference(estimate: Tensor, reference: Tensor, sample_rate: int, h
     The steps are those of [1]_. Both signals are set to one level between 350 and 3250 Hz. A band that the estimate
     weakens or raises throughout counts little, for the reference is filtered likewise, and so does a moment that is
     softer or louder, for the estimate is turned up or down. Powers in Bark bands then become loudness by
-    Zwicker's law; differences below a quarter of the quieter loudness are masked. Bad moments decide: over 320 ms a
-    sixth-power mean is taken. What was added counts once more. Alignment in time and the mapping to a score are left
-    out, as in [2]_, and the two kinds of difference are weighted as they tell systems apart (`docs/model.md`).
+    Zwicker's law; differences below a quarter of the quieter loudness are masked. What was added counts once more. Bad
+    moments decide: over 320 ms a sixth-power mean is taken.
+
+    Alignment in time and the mapping to a score are left out, as in [2]_. Unlike there and in [1]_, what was added is
+    not turned down: noise in a pause is heard. The two kinds of difference are weighted by how they tell systems apart
+    (`docs/model.md`).
 
     Parameters
     ----------
@@ -52,19 +55,17 @@ def loudness_difference(estimate: Tensor, reference: Tensor, sample_rate: int, h
     est, ref = (_at_listening_level(power, sample_rate) @ bands.pool for power in (estimate, reference))
     heard = (ref * (ref > 100 * bands.threshold)).sum(-1)
     ref = ref * _filtering(est, ref, 100 * bands.threshold)
-    est = est * _turning(est, ref, bands.threshold)[..., None]
-    est_loudness, ref_loudness = bands.loudness(est), bands.loudness(ref)
-    quieter = torch.minimum(est_loudness, ref_loudness)
-    audible = torch.relu((est_loudness - ref_loudness).abs() - 0.25 * quieter) * bands.width
-    ratio = ((est + 50.0) / (ref + 50.0)) ** 1.2
+    turning = _turning(est, ref, bands.threshold)[..., None]
+    turned, raised = est * turning, est * turning.clamp_min(1.0)
+    ratio = ((raised + 50.0) / (ref + 50.0)) ** 1.2
     asymmetry = torch.where(ratio < 3.0, 0.0, ratio.clamp_max(12.0))
     # Silent moments count more: by a power of what is heard.
     scale = ((heard + 1e5) / 1e7) ** -0.04
     total_width = bands.width * _N_BANDS
-    different = ((audible.square().sum(-1) * total_width + 1e-3).sqrt() * scale).clamp_max(45.0)
-    added = ((audible * asymmetry).sum(-1) * scale).clamp_max(45.0)
+    different = ((bands.audible(turned, ref).square().sum(-1) * total_width + 1e-3).sqrt() * scale).clamp_max(45.0)
+    added = ((bands.audible(raised, ref) * asymmetry).sum(-1) * scale).clamp_max(45.0)
     steps = min(different.shape[-1], max(2, round(0.32 * sample_rate / hop)))
-    return 0.2 * _bad_moments(different, steps) + 0.02 * _bad_moments(added, steps)
+    return 0.15 * _bad_moments(different, steps) + 0.03 * _bad_moments(added, steps)
 
 
 def _at_listening_level(power: Tensor, sample_rate: int) -> Tensor:
@@ -126,8 +127,12 @@ class _BarkBands:
         self.pool = as_tensor(pool * _FULL / n_bins)
         self.threshold = as_tensor(_FULL * 10 ** ((quiet_db - _LISTENING_DB) / 10))
 
-    def loudness(self, power: Tensor) -> Tensor:
-        """Loudness of band powers, in sone per Bark."""
+    def audible(self, est: Tensor, ref: Tensor) -> Tensor:
+        """Difference in loudness of band powers that the quieter of both does not mask, in sone per band."""
+        est, ref = self._loudness(est), self._loudness(ref)
+        return torch.relu((est - ref).abs() - 0.25 * torch.minimum(est, ref)) * self.width
+
+    def _loudness(self, power: Tensor) -> Tensor:
         exponent = 0.23
         scale = 0.187 * (self.threshold / 0.5) ** exponent
         return (scale * ((0.5 + 0.5 * power / self.threshold) ** exponent - 1.0)).clamp_min(0.0)
