@@ -31,7 +31,7 @@ class GruDenoiserConfig:
     sample_rate, hop, window, analysis_window : int
         Framing, in Hz and samples; see `streamproc.spec.ModelSpec`.
     n_low : int
-        Bins from 0 Hz up that are seen and filtered one by one (96 bins of 46.9 Hz: to 4.5 kHz).
+        Bins from 0 Hz up that are seen and filtered one by one (144 bins of 31.25 Hz: to 4.5 kHz).
     n_bands : int
         ERB-spaced bands above, up to `top_hz`; the last one reaches to half the sample rate.
     top_hz : float
@@ -54,13 +54,13 @@ class GruDenoiserConfig:
     sample_rate: int = 48_000
     hop: int = 256
     window: int = 512
-    analysis_window: int = 1024
-    n_low: int = 96
+    analysis_window: int = 1536
+    n_low: int = 144
     n_bands: int = 24
     top_hz: float = 20_000.0
     n_taps: int = 3
     lookahead: int = 0
-    hidden: int = 320
+    hidden: int = 256
     n_layers: int = 3
     core: CoreKind = "gru"
     n_states: int = 54
@@ -77,8 +77,8 @@ class GruDenoiserConfig:
 DENOISERS = {
     config.name: config
     for config in (
-        GruDenoiserConfig(n_layers=4),
-        GruDenoiserConfig(name="denoise-hq", n_taps=5, lookahead=2, hidden=448, n_layers=4),
+        GruDenoiserConfig(),
+        GruDenoiserConfig(name="denoise-hq", n_taps=5, lookahead=2, hidden=384),
     )
 }
 """The shipped denoisers by name."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch_models import BINS, GruMask, Leaky
 
 from export import to_onnx
-from export.eight_bit import BLOCK, quantise, round_to_8_bits, use_8_bit_products
+from export.eight_bit import block_size, quantise, round_to_8_bits, use_8_bit_products
 from export.models import build_model
 from export.to_onnx import export_onnx
 from export.to_torchscript import export_torchscript
@@ -39,15 +39,18 @@ def _nodes(path: Path) -> list[str]:
     return [node.op_type for node in onnx.load(path).graph.node]
 
 
-@pytest.mark.parametrize("n_inputs", [64, 70, 31])
-def test_every_weight_is_within_half_a_step_of_itself(n_inputs: int) -> None:
+@pytest.mark.parametrize(
+    ("n_inputs", "block"), [(256, 128), (384, 128), (320, 64), (64, 64), (96, 32), (70, 32), (31, 32)]
+)
+def test_every_weight_is_within_half_a_step_of_itself(n_inputs: int, block: int) -> None:
+    assert block_size(n_inputs) == block
     weight = np.random.default_rng(0).normal(size=(5, n_inputs)).astype(np.float32)
     weight[2] = 0.0
-    integers, scales = quantise(weight)
-    assert integers.shape == (5, -(-n_inputs // BLOCK), BLOCK)
+    integers, scales = quantise(weight, block)
+    assert integers.shape == (5, -(-n_inputs // block), block)
     values = ((integers.astype(np.float32) - 128) * scales[..., None]).reshape(5, -1)
     assert not values[:, n_inputs:].any()
-    assert (np.abs(values[:, :n_inputs] - weight) <= 0.501 * np.repeat(scales, BLOCK, axis=1)[:, :n_inputs]).all()
+    assert (np.abs(values[:, :n_inputs] - weight) <= 0.501 * np.repeat(scales, block, axis=1)[:, :n_inputs]).all()
 
 
 def test_rounding_twice_is_rounding_once(denoiser: Any) -> None:
@@ -70,7 +73,7 @@ def test_a_file_stays_close_to_the_module_in_every_output_and_state(denoiser: An
         assert tensor.error == 0.0 if name == "past_out" else tensor.error > 0.0
     assert load_model(small).spec.precision == "int8"
     n_weights = sum(weight.numel() for weight in denoiser.parameters() if weight.dim() > 1)
-    saved_a_weight = 4 - (1 + 4 / BLOCK)
+    saved_a_weight = 4 - (1 + 4 / block_size(64))
     assert whole.stat().st_size - small.stat().st_size == pytest.approx(saved_a_weight * n_weights, rel=0.05)
     nodes = _nodes(small)
     assert "GRU" not in nodes
@@ -165,6 +168,7 @@ class Recurrent(nn.Module):
         {"kind": "scalar bias"},
         {"kind": "two steps"},  # in one hop: nothing for products of one vector
         {"n_inputs": 40},  # blocks of weights would lie across input and state
+        {"n_inputs": 128},  # or have two sizes
         {"hidden": 18},  # the recurrent weights are too few to be rounded
     ],
     ids=str,
