@@ -27,12 +27,16 @@ from .data.validation import ValidationSet, enhance_all, make_validation_set, me
 from .losses import LossConfig, denoising_loss
 from .memory import keep_freed_memory
 from .models import StreamableModel, build_model, enhance, istft, load_checkpoint, stft, training_record
+from .models.inherit import inherit
 from .models.layers import reduce_precision
 from .models.recurrence import has_fast_bfloat16
 from .run_folder import Log, Progress, load_run, plot_curves, save_run
 
 _CALIBRATION = 2**31
-"""Index of the batch that fixes the feature scaling: one that no run gets to."""
+"""Index of the batch that fixes the feature scaling, and of the first that fits an encoder: no run gets there."""
+
+_N_EXAMPLES = 6
+"""Batches that fit an encoder."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class TrainConfig:
     mix : MixConfig
     loss : LossConfig
     start : str
-        Checkpoint of a `GruDenoiser` that is no larger, to begin from instead of random weights.
+        Checkpoint of a `GruDenoiser` to begin from instead of random weights, as far as sizes allow (`inherit`).
     teacher : str
         Checkpoint of a model at the same rate whose output is a second target; empty for none.
     teacher_share : float
@@ -148,7 +152,6 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
     folder.mkdir(parents=True, exist_ok=True)
 
     model = build_model(config.model, config.model_config)
-    model.to(device)
     mix = config.mix
     mixer = open_mixer(
         config.speech, config.noise, config.cache_dir, mix, config.seed,
@@ -161,11 +164,12 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
         )
     resuming = resume and (folder / "last.pt").is_file()
     if config.start and not resuming:
-        smaller = load_checkpoint(config.start)
-        model.grow(smaller.state_dict(), smaller.config)
+        examples = (mixer.batch(_CALIBRATION + index, config.batch).noisy for index in range(_N_EXAMPLES))
+        inherit(model, load_checkpoint(config.start), map(torch.from_numpy, examples))
     elif not resuming:
         example = torch.from_numpy(mixer.batch(_CALIBRATION, config.batch).noisy)
-        model.calibrate(stft(example.to(device), model.spec))
+        model.calibrate(stft(example, model.spec))
+    model.to(device)
     teacher = load_checkpoint(config.teacher).to(device) if config.teacher else None
     if teacher and teacher.spec.sample_rate != mix.sample_rate:
         raise ValueError(f"{config.teacher} is for {teacher.spec.sample_rate} Hz, the training for {mix.sample_rate}")

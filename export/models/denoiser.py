@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -222,67 +221,17 @@ class GruDenoiser(StreamableModel):
     @torch.no_grad()
     def calibrate(self, frames: Tensor) -> None:
         """Set the fixed feature scaling from example spectra [channels, steps, bins, 2]."""
-        low, high = self._low_and_high(frames)
-        low = torch.cat([self.init_state(frames.shape[0])[0], low], dim=1)
-        features = self.features(self._heard(low), high).flatten(0, 1)
+        self.feature_mean.zero_()
+        self.feature_scale.fill_(1.0)
+        features = self.scaled_features(frames).flatten(0, 1)
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(1.0 / features.std(0).clamp_min(1e-3))
 
-    @torch.no_grad()
-    def grow(self, weights: Mapping[str, Tensor], config: GruDenoiserConfig) -> None:
-        """Take over the weights of a smaller model with the same features.
-
-        Units that it lacks are heard by nothing that was there before [1]_, and layers that it lacks start silent -
-        their candidate state is zero - so the larger model begins as the function that the smaller one was, and learns
-        from there. Only where the lookahead is longer does it begin as something else: gains and filters that were
-        meant for one frame meet one that is so many frames older.
-
-        Parameters
-        ----------
-        weights : mapping
-            State dict of the other model.
-        config : GruDenoiserConfig
-            Its configuration.
-
-        Raises
-        ------
-        ConfigError
-            If it has other features, more units, layers, taps or lookahead, or differs and does not consist of GRUs.
-
-        References
-        ----------
-        .. [1] T. Chen, I. Goodfellow and J. Shlens, "Net2Net: accelerating learning via knowledge transfer",
-           ICLR 2016.
-        """
-        own = self.config
-        if own == config:
-            self.load_state_dict(weights)
-            return
-        smaller = ("hidden", "n_layers", "lookahead")
-        same = ("sample_rate", "hop", "analysis_window", "n_low", "n_bands", "top_hz")
-        differing = [name for name in same if getattr(own, name) != getattr(config, name)]
-        differing += [name for name in smaller if getattr(own, name) < getattr(config, name)]
-        if own.n_taps - own.lookahead < config.n_taps - config.lookahead:
-            differing.append("n_taps")
-        if (own.core, config.core) != ("gru", "gru"):
-            differing.append("core")
-        if differing:
-            found = ", ".join(f"{name} {getattr(config, name)} against {getattr(own, name)}" for name in differing)
-            raise ConfigError(f"only a smaller GRU model with the same features can be grown; found {found}")
-        grown = self.state_dict()
-        for name, new in grown.items():
-            old = weights.get(name)
-            if old is not None and name.startswith("core."):
-                _put_in(new.unflatten(0, (3, own.hidden)), old.unflatten(0, (3, config.hidden)))
-            elif old is not None and name.startswith("taps."):
-                new.zero_()
-                older = own.n_taps - own.lookahead - (config.n_taps - config.lookahead)
-                _put_in(new.unflatten(0, (own.n_taps, -1))[older:], old.unflatten(0, (config.n_taps, -1)))
-            elif old is not None:
-                _put_in(new, old)
-            elif name.startswith("core."):
-                new[2 * own.hidden :] = 0.0
-        self.load_state_dict(grown)
+    def scaled_features(self, frames: Tensor) -> Tensor:
+        """Return what the encoder hears of spectra [channels, steps, bins, 2]: [channels, steps, n_features]."""
+        low, high = self._low_and_high(frames)
+        low = torch.cat([self.init_state(frames.shape[0])[0], low], dim=1)
+        return (self.features(self._heard(low), high) - self.feature_mean) * self.feature_scale
 
     def shape(self, heard: Tensor, high: Tensor, taps: Tensor, gains: Tensor) -> Tensor:
         """Filter the low bins along time and scale everything; returns [channels, steps, bins, 2].
@@ -307,14 +256,6 @@ class GruDenoiser(StreamableModel):
         low = low.transpose(-1, -2).reshape(-1, steps, 2 * cfg.n_low)
         out = torch.cat([low, high * (high_gains @ self.spread)], dim=-1)
         return out.reshape(-1, steps, cfg.n_low + self.n_high, 2)
-
-
-def _put_in(new: Tensor, old: Tensor) -> None:
-    """Copy `old` into the first corner of `new`; what was there hears nothing of the columns that are new."""
-    rows = tuple(slice(size) for size in old.shape[:-1])
-    if new.dim() > 1 and new.shape[-1] > old.shape[-1]:
-        new[rows] = 0.0
-    new[(*rows, slice(old.shape[-1]))] = old
 
 
 def band_matrices(config: GruDenoiserConfig) -> tuple[np.ndarray, np.ndarray]:
