@@ -48,7 +48,7 @@ TRAIN  := $(BIN)/python -m export train $(SPEECH:%=--speech %) $(NOISE:%=--noise
 train-denoiser: $(VENV)/.dev
 	$(TRAIN) --name denoise --minutes 1180
 
-# START=file begins from the weights of any run of at most as many layers and units.
+# START=file begins from the weights of any run with no more taps or lookahead.
 train-denoiser-hq: $(VENV)/.dev
 	$(TRAIN) --name denoise-hq --model denoise-hq $(START:%=--start %) --minutes 1060
 

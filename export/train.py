@@ -33,10 +33,7 @@ from .models.recurrence import has_fast_bfloat16
 from .run_folder import Log, Progress, load_run, plot_curves, save_run
 
 _CALIBRATION = 2**31
-"""Index of the batch that fixes the feature scaling, and of the first that fits an encoder: no run gets there."""
-
-_N_EXAMPLES = 6
-"""Batches that fit an encoder."""
+"""Index of the batch that fixes the feature scaling: one that no run gets to."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +149,7 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
     folder.mkdir(parents=True, exist_ok=True)
 
     model = build_model(config.model, config.model_config)
+    model.to(device)
     mix = config.mix
     mixer = open_mixer(
         config.speech, config.noise, config.cache_dir, mix, config.seed,
@@ -164,12 +162,10 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
         )
     resuming = resume and (folder / "last.pt").is_file()
     if config.start and not resuming:
-        examples = (mixer.batch(_CALIBRATION + index, config.batch).noisy for index in range(_N_EXAMPLES))
-        inherit(model, load_checkpoint(config.start), map(torch.from_numpy, examples))
+        inherit(model, load_checkpoint(config.start))
     elif not resuming:
         example = torch.from_numpy(mixer.batch(_CALIBRATION, config.batch).noisy)
-        model.calibrate(stft(example, model.spec))
-    model.to(device)
+        model.calibrate(stft(example.to(device), model.spec))
     teacher = load_checkpoint(config.teacher).to(device) if config.teacher else None
     if teacher and teacher.spec.sample_rate != mix.sample_rate:
         raise ValueError(f"{config.teacher} is for {teacher.spec.sample_rate} Hz, the training for {mix.sample_rate}")

@@ -30,7 +30,7 @@ class GruDenoiserConfig:
     sample_rate, hop, window, analysis_window : int
         Framing, in Hz and samples; see `streamproc.spec.ModelSpec`.
     n_low : int
-        Bins from 0 Hz up that are seen and filtered one by one (144 bins of 31.25 Hz: to 4.5 kHz).
+        Bins from 0 Hz up that are seen and filtered one by one (96 bins of 46.9 Hz: to 4.5 kHz).
     n_bands : int
         ERB-spaced bands above, up to `top_hz`; the last one reaches to half the sample rate.
     top_hz : float
@@ -53,8 +53,8 @@ class GruDenoiserConfig:
     sample_rate: int = 48_000
     hop: int = 256
     window: int = 512
-    analysis_window: int = 1536
-    n_low: int = 144
+    analysis_window: int = 1024
+    n_low: int = 96
     n_bands: int = 24
     top_hz: float = 20_000.0
     n_taps: int = 3
@@ -221,17 +221,11 @@ class GruDenoiser(StreamableModel):
     @torch.no_grad()
     def calibrate(self, frames: Tensor) -> None:
         """Set the fixed feature scaling from example spectra [channels, steps, bins, 2]."""
-        self.feature_mean.zero_()
-        self.feature_scale.fill_(1.0)
-        features = self.scaled_features(frames).flatten(0, 1)
-        self.feature_mean.copy_(features.mean(0))
-        self.feature_scale.copy_(1.0 / features.std(0).clamp_min(1e-3))
-
-    def scaled_features(self, frames: Tensor) -> Tensor:
-        """Return what the encoder hears of spectra [channels, steps, bins, 2]: [channels, steps, n_features]."""
         low, high = self._low_and_high(frames)
         low = torch.cat([self.init_state(frames.shape[0])[0], low], dim=1)
-        return (self.features(self._heard(low), high) - self.feature_mean) * self.feature_scale
+        features = self.features(self._heard(low), high).flatten(0, 1)
+        self.feature_mean.copy_(features.mean(0))
+        self.feature_scale.copy_(1.0 / features.std(0).clamp_min(1e-3))
 
     def shape(self, heard: Tensor, high: Tensor, taps: Tensor, gains: Tensor) -> Tensor:
         """Filter the low bins along time and scale everything; returns [channels, steps, bins, 2].

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def sound(start_s: float, end_s: float) -> torch.Tensor:
 def heir_of(model: GruDenoiser, **changes: Any) -> GruDenoiser:
     torch.manual_seed(5)
     heir = GruDenoiser(replace(model.config, **changes))
-    inherit(heir, model, (sound(start, start + 1.0) for start in (0.0, 1.0, 2.0)))
+    inherit(heir, model)
     return heir.eval()
 
 
@@ -68,7 +67,7 @@ def test_what_was_added_can_be_left_out_again(model: GruDenoiser) -> None:
 
 def test_an_equal_model_of_any_core_is_taken_over() -> None:
     one, other = (GruDenoiser(replace(SMALL, core="sfm", n_layers=1)) for _ in range(2))
-    inherit(other, one, ())
+    inherit(other, one)
     samples = sound(1.0, 1.1)
     torch.testing.assert_close(enhance(other, samples), enhance(one, samples))
 
@@ -80,55 +79,10 @@ def test_a_longer_lookahead_begins_with_the_same_filter_on_the_older_frame(model
     assert not bias[3:].any()
 
 
-def test_finer_bins_begin_with_gains_and_filters_of_the_same_frequencies(model: GruDenoiser) -> None:
-    """Where nothing heard decides them, gains and filters are constants, and both models linear filters."""
-    deaf = GruDenoiser(model.config)
-    deaf.load_state_dict(model.state_dict())
-    with torch.no_grad():
-        deaf.gains.weight.zero_()
-        deaf.taps.weight.zero_()
-        deaf.taps.bias.copy_(smooth_taps(deaf))
-        deaf.gains.bias[: SMALL.n_low] = torch.linspace(-1.0, 2.0, SMALL.n_low)
-    finer = heir_of(deaf, analysis_window=2048, n_low=40)
-    time = torch.arange(20_000) / 48_000
-    samples = sum(torch.sin(2 * torch.pi * hertz * time) for hertz in (190.0, 410.0, 650.0))[None]
-
-    def error_db() -> float:
-        with torch.no_grad():
-            wanted, got = (enhance(m, samples)[:, 4000:] for m in (deaf, finer))
-        return float(10 * torch.log10((got - wanted).square().sum() / wanted.square().sum()))
-
-    right = error_db()
-    assert right < -20
-    with torch.no_grad():  # turned the other way
-        finer.taps.bias.unflatten(0, (3, 2, -1))[:, 1].neg_()
-    assert error_db() > right + 10
-
-
-def smooth_taps(model: GruDenoiser) -> torch.Tensor:
-    """Of a filter that delays by a little: its weights turn from bin to bin, and from tap to tap."""
-    config = model.config
-    frequency = torch.arange(config.n_low) * (2 * torch.pi / config.analysis_window)
-    hops = torch.tensor([-2.0, -1.0, 0.0])[:, None]
-    weights = torch.tensor([0.2, -0.3, 0.9])[:, None] * torch.exp(-1j * frequency * (hops * config.hop + 5.0))
-    return torch.stack([weights.real, weights.imag], 1).flatten()
-
-
-def test_an_encoder_of_finer_bins_gives_nearly_what_the_other_gave(model: GruDenoiser) -> None:
-    model = copy.deepcopy(model)
-    model.encode.weight[:, SMALL.n_low + SMALL.n_bands :] = 0.0  # powers alone: the phase of noise is any
-    finer = heir_of(model, analysis_window=2048, n_low=40)
-    samples = sound(3.0, 4.0)
-    with torch.no_grad():
-        wanted, got = (m.encode(m.scaled_features(stft(samples, m.spec))) for m in (model, finer))
-    explained = 1 - (got - wanted).square().sum() / (wanted - wanted.mean((0, 1))).square().sum()
-    assert explained > 0.5
-
-
 @pytest.mark.parametrize(
     ("other", "found"),
     [
-        ({"analysis_window": 512, "n_low": 10}, "analysis_window 1024 against 512"),
+        ({"analysis_window": 512, "n_low": 10}, "analysis_window 1024 against 512, n_low 20 against 10"),
         ({"n_low": 21}, "n_low 20 against 21"),
         ({"lookahead": 1}, "n_taps 3 against 3"),
         ({"core": "sfm", "n_layers": 4}, "core gru against sfm"),
