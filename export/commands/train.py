@@ -38,7 +38,8 @@ def train(
     model_config: Annotated[str, typer.Option(help="Fields of the model's configuration to change, as JSON.")] = "{}",
     loss: Annotated[str, typer.Option(help="Fields of the loss to change, as JSON.")] = "{}",
     start: Annotated[
-        Path | None, typer.Option(help="Checkpoint to begin from; what it lacks starts silent, what it has too much is left out.", dir_okay=False)
+        Path | None,
+        typer.Option(help="Checkpoint to begin from, larger or smaller; what it lacks starts silent.", dir_okay=False),
     ] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="Checkpoint whose output is a second target.", dir_okay=False)
