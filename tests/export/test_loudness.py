@@ -57,6 +57,15 @@ def test_what_was_added_counts_more_than_what_was_taken(speech: torch.Tensor) ->
     assert added > 1.2 * taken > 0.2
 
 
+def test_noise_in_a_pause_is_heard(speech: torch.Tensor) -> None:
+    """P.862 turns it down, to 0.8 here; a denoiser that learns from that leaves more of it in."""
+    paused = speech.clone()
+    paused[:, 100:200] = 0.0
+    hiss = paused.clone()
+    hiss[:, 100:200] = 1e-3 * speech.mean()
+    assert difference(hiss, paused) > difference(paused, paused) + 0.95
+
+
 def test_ears_end_at_8_khz(speech: torch.Tensor) -> None:
     beyond = speech.clone()
     beyond[..., 180:] += 10 * speech.mean()
