@@ -57,7 +57,7 @@ def round_to_8_bits(module: StepModule) -> None:
 
 
 def block_size(n_inputs: int) -> int:
-    """Return how many weights of an output share a scale: the most with which no block is left half empty."""
+    """Return how many weights of an output share a scale: the most that fill all blocks, or else the fewest."""
     return next((size for size in _BLOCKS if n_inputs % size == 0), _BLOCKS[-1])
 
 

@@ -52,7 +52,7 @@ def loudness_difference(estimate: Tensor, reference: Tensor, sample_rate: int, h
        quality", IEEE Signal Processing Letters 25(11), 2018.
     """
     bands = _bark_bands(estimate.shape[-1], sample_rate, estimate.device)
-    est, ref = (_at_listening_level(power, sample_rate) @ bands.pool for power in (estimate, reference))
+    est, ref = (_at_one_level(power, bands.middle) @ bands.pool for power in (estimate, reference))
     heard = (ref * (ref > 100 * bands.threshold)).sum(-1)
     ref = ref * _filtering(est, ref, 100 * bands.threshold)
     turning = _turning(est, ref, bands.threshold)[..., None]
@@ -68,9 +68,7 @@ def loudness_difference(estimate: Tensor, reference: Tensor, sample_rate: int, h
     return 0.15 * _bad_moments(different, steps) + 0.03 * _bad_moments(added, steps)
 
 
-def _at_listening_level(power: Tensor, sample_rate: int) -> Tensor:
-    frequency = torch.arange(power.shape[-1], device=power.device) * (sample_rate / 2 / (power.shape[-1] - 1))
-    middle = ((frequency >= 350.0) & (frequency <= 3250.0)).to(power.dtype)
+def _at_one_level(power: Tensor, middle: Tensor) -> Tensor:
     level = (power @ middle).mean(-1) / power.shape[-1]
     return power / level.clamp_min(1e-9)[:, None, None]
 
@@ -109,6 +107,8 @@ class _BarkBands:
         Of a band, in Bark.
     threshold : [bands]
         Of hearing, on the same scale.
+    middle : [bins]
+        1 from 350 to 3250 Hz, which decide the level, and 0 elsewhere.
     """
 
     def __init__(self, n_bins: int, sample_rate: int, device: torch.device) -> None:
@@ -124,6 +124,7 @@ class _BarkBands:
         # Threshold in quiet, dB SPL: Terhardt 1979.
         quiet_db = 3.64 * kilohertz**-0.8 - 6.5 * np.exp(-0.6 * (kilohertz - 3.3) ** 2) + 1e-3 * kilohertz**4
         as_tensor = partial(torch.as_tensor, dtype=torch.float32, device=device)
+        self.middle = as_tensor((frequency >= 350.0) & (frequency <= 3250.0))
         self.pool = as_tensor(pool * _FULL / n_bins)
         self.threshold = as_tensor(_FULL * 10 ** ((quiet_db - _LISTENING_DB) / 10))
 
