@@ -86,7 +86,7 @@ def load_run(
     Raises
     ------
     ConfigError
-        If it holds another model, or nothing of the kind.
+        If it holds another model, moments of another optimiser, or nothing of the kind.
     """
     stored = read_stored(path)
     require_format(stored, path)
@@ -97,6 +97,9 @@ def load_run(
             f"take another --name, or begin again with --fresh"
         )
     try:
+        lacking = set(optimiser.defaults) - set(stored["optimiser"]["param_groups"][0])
+        if lacking:  # torch would load the moments of AdamW, with which older versions trained
+            raise ValueError(f"the optimiser was another: it had no {', '.join(sorted(lacking))}")
         model.load_state_dict(stored["weights"])
         average.load_state_dict(stored["ema"])
         optimiser.load_state_dict(stored["optimiser"])

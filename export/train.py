@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pytorch_optimizer import SOAP
 from torch import Tensor
 
 from streamproc.errors import ConfigError
@@ -177,9 +178,11 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
             reduce_precision(part, fast)
     slow = [p for name, p in model.named_parameters() if name.startswith(config.slow_prefix)]
     rest = [p for name, p in model.named_parameters() if not name.startswith(config.slow_prefix)]
-    optimiser = torch.optim.AdamW(
+    # Adam along the axes in which the gradients of a matrix are uncorrelated (Vyas et al., "SOAP", ICLR 2025). The
+    # first step fixes these axes and moves nothing.
+    optimiser = SOAP(
         [{"params": rest, "factor": 1.0}, {"params": slow, "factor": config.slow_factor}],
-        lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay,
+        lr=config.lr, betas=(0.9, 0.98), shampoo_beta=0.95, weight_decay=config.weight_decay, precondition_frequency=10,
     )  # fmt: skip
     if config.compiled:
         for name in model.compilable:

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from streamproc.errors import ConfigError
 
+from .base import StreamableModel
 from .denoiser import GruDenoiser, GruDenoiserConfig
 
 
 @torch.no_grad()
-def inherit(model: GruDenoiser, other: GruDenoiser) -> None:
+def inherit(model: GruDenoiser, other: StreamableModel) -> None:
     """Take over the weights of another denoiser with the same features, as far as sizes allow.
 
     Units that the other lacks are heard by nothing that was there before [1]_, and layers that it lacks start silent -
@@ -24,18 +25,24 @@ def inherit(model: GruDenoiser, other: GruDenoiser) -> None:
     ----------
     model : GruDenoiser
         Changed in place.
-    other : GruDenoiser
+    other : StreamableModel
+        A `GruDenoiser`: others are refused.
 
     Raises
     ------
     ConfigError
-        If the other has other features, more taps or lookahead, or differs and does not consist of GRUs.
+        If the other is no `GruDenoiser`, has other features, more taps or lookahead, or differs and does not consist of
+        GRUs.
 
     References
     ----------
     .. [1] T. Chen, I. Goodfellow and J. Shlens, "Net2Net: accelerating learning via knowledge transfer",
        ICLR 2016.
     """
+    if not isinstance(other, GruDenoiser):
+        raise ConfigError(
+            f"a denoiser begins from a denoiser, such as those in export/checkpoints; found {other.spec.name!r}"
+        )
     own, config, weights = model.config, other.config, other.state_dict()
     if own == config:
         model.load_state_dict(weights)

@@ -11,7 +11,16 @@ import pytest
 import torch
 
 from export.losses import LossConfig, denoising_loss
-from export.models import GruDenoiser, GruDenoiserConfig, StreamableModel, build_model, enhance, istft, stft
+from export.models import (
+    GruDenoiser,
+    GruDenoiserConfig,
+    SampleDenoiser,
+    StreamableModel,
+    build_model,
+    enhance,
+    istft,
+    stft,
+)
 from export.models.denoiser import band_matrices
 from export.models.inherit import inherit
 from streamproc.errors import ConfigError
@@ -171,6 +180,11 @@ def test_beginning_from_what_does_not_fit_says_what_differs(
 ) -> None:
     with pytest.raises(ConfigError, match=f"begins from a GRU model.*{found}"):
         heir_of(model, **other)
+
+
+def test_nothing_but_a_denoiser_is_begun_from(model: GruDenoiser) -> None:
+    with pytest.raises(ConfigError, match=r"begins from a denoiser.*found 'sine'"):
+        inherit(model, SampleDenoiser())
 
 
 @pytest.mark.parametrize("sizes", [{"lookahead": 2, "n_taps": 5}, {"window": 1024}, {"hop": 512, "window": 1024}])

@@ -124,7 +124,7 @@ def test_a_run_with_validation_logs_gains_and_draws_its_curves(config: TrainConf
 
 
 def test_the_gradient_does_not_depend_on_the_number_of_workers(config: TrainConfig) -> None:
-    exact = replace(config, steps=1, reduced_precision=False)
+    exact = replace(config, steps=2, reduced_precision=False)  # the first moves nothing
     paths = [train(replace(exact, name=f"w{n}", workers=n), report=quiet) for n in (1, 2)]
     weights = [torch.load(path.with_name("last.pt"), weights_only=True) for path in paths]
     for a, b in zip(*(state["optimiser"]["state"].values() for state in weights), strict=True):
@@ -199,6 +199,15 @@ def test_a_run_does_not_go_on_from_something_else(config: TrainConfig, stored: d
     with pytest.raises(ConfigError, match=r"last\.pt holds nothing that this training can go on from: "):
         train(replace(config, name="damaged", steps=1), report=quiet)
     path.unlink()
+
+
+def test_a_run_does_not_go_on_with_another_optimiser(config: TrainConfig) -> None:
+    path = train(replace(config, name="adam", steps=1), report=quiet).with_name("last.pt")
+    stored = torch.load(path, weights_only=True)
+    adam = torch.optim.AdamW(load_checkpoint(path.with_name("ema.pt")).parameters())
+    torch.save({**stored, "optimiser": adam.state_dict()}, path)
+    with pytest.raises(ConfigError, match=r"last\.pt holds nothing that this training can go on from: "):
+        train(replace(config, name="adam", steps=2), report=quiet)
 
 
 def test_what_a_stored_run_does_not_know_yet_does_not_keep_it_from_going_on(config: TrainConfig) -> None:
