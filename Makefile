@@ -50,7 +50,7 @@ train-denoiser: $(VENV)/.dev
 
 # START=file begins from the weights of any run with no more taps or lookahead.
 train-denoiser-hq: $(VENV)/.dev
-	$(TRAIN) --name denoise-hq --model denoise-hq $(START:%=--start %) --minutes 1130
+	$(TRAIN) --name denoise-hq --model denoise-hq $(START:%=--start % --optimiser soap) --minutes 1130
 
 evaluate: $(VENV)/.dev
 	$(BIN)/python -m export evaluate

@@ -86,7 +86,7 @@ def load_run(
     Raises
     ------
     ConfigError
-        If it holds another model, moments of another optimiser, or nothing of the kind.
+        If it holds another model, another optimiser, or nothing of the kind.
     """
     stored = read_stored(path)
     require_format(stored, path)
@@ -97,17 +97,17 @@ def load_run(
             f"take another --name, or begin again with --fresh"
         )
     try:
-        lacking = set(optimiser.defaults) - set(stored["optimiser"]["param_groups"][0])
-        if lacking:  # torch would load the moments of AdamW, with which older versions trained
-            raise ValueError(f"the optimiser was another: it had no {', '.join(sorted(lacking))}")
+        if any(optimiser.defaults.keys() - group.keys() for group in stored["optimiser"]["param_groups"]):
+            raise ValueError("another optimiser")  # torch would load what it remembers
         model.load_state_dict(stored["weights"])
         average.load_state_dict(stored["ema"])
         optimiser.load_state_dict(stored["optimiser"])
         return Progress(**stored["progress"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"{path} holds nothing that this training can go on from: weights or figures are missing, or others; "
-            f"take another --name, or begin again with --fresh"
+            f"{path} holds nothing that this training can go on from: weights, figures or what the optimiser remembers "
+            f"are missing, or others; go on with the options that the run was begun with, take another --name, or "
+            f"begin again with --fresh"
         ) from error
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ from .models.inherit import inherit
 from .models.layers import reduce_precision
 from .models.recurrence import has_fast_bfloat16
 from .run_folder import Log, Progress, load_run, plot_curves, save_run
+
+Optimiser = Literal["adamw", "soap"]
 
 _CALIBRATION = 2**31
 """Index of the batch that fixes the feature scaling: one that no run gets to."""
@@ -74,6 +76,9 @@ class TrainConfig:
         Parameters under this name learn more slowly: gradients of the complex filter are large.
     warmup : int
         Steps of linear warm-up.
+    optimiser : {"adamw", "soap"}
+        SOAP [1]_ is AdamW along the axes in which the gradients of a matrix are uncorrelated. From trained weights it
+        gets on faster, from random ones more slowly (`docs/model.md`).
     weight_decay, clip_norm : float
     ema : float
         Decay of the averaged weights.
@@ -89,6 +94,10 @@ class TrainConfig:
     save_minutes, validate_minutes, log_seconds : float
     n_val, n_synthetic, n_rooms : int
         Validation items, synthetic noises and simulated rooms.
+
+    References
+    ----------
+    .. [1] N. Vyas et al., "SOAP: improving and stabilizing Shampoo using Adam", ICLR 2025.
     """
 
     name: str = "denoise"
@@ -114,6 +123,7 @@ class TrainConfig:
     slow_prefix: str = "taps"
     slow_factor: float = 0.3
     warmup: int = 100
+    optimiser: Optimiser = "adamw"
     weight_decay: float = 1e-3
     clip_norm: float = 0.3
     ema: float = 0.999
@@ -135,6 +145,8 @@ class TrainConfig:
         for name, length in (("steps", self.steps), ("minutes", self.minutes)):
             if length is not None and not 0 < length < math.inf:  # NaN neither
                 raise ValueError(f"{name} is {length:g}; a run ends after a number of {name} above 0")
+        if self.optimiser not in get_args(Optimiser):
+            raise ValueError(f"optimiser {self.optimiser!r} is unknown; known are {', '.join(get_args(Optimiser))}")
 
 
 def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None] = print) -> Path:
@@ -176,14 +188,7 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
     for part in (model, teacher):
         if part is not None:
             reduce_precision(part, fast)
-    slow = [p for name, p in model.named_parameters() if name.startswith(config.slow_prefix)]
-    rest = [p for name, p in model.named_parameters() if not name.startswith(config.slow_prefix)]
-    # Adam along the axes in which the gradients of a matrix are uncorrelated (Vyas et al., "SOAP", ICLR 2025). The
-    # first step fixes these axes and moves nothing.
-    optimiser = SOAP(
-        [{"params": rest, "factor": 1.0}, {"params": slow, "factor": config.slow_factor}],
-        lr=config.lr, betas=(0.9, 0.98), shampoo_beta=0.95, weight_decay=config.weight_decay, precondition_frequency=10,
-    )  # fmt: skip
+    optimiser = make_optimiser(model, config)
     if config.compiled:
         for name in model.compilable:
             setattr(model, name, Compiled(getattr(model, name)))
@@ -254,6 +259,17 @@ def train(config: TrainConfig, resume: bool = True, report: Callable[[str], None
         plot_curves(folder)
     report(f"{'stopped' if stopping.asked else 'done'} at step {progress.step}: {folder / 'ema.pt'}")
     return folder / "ema.pt"
+
+
+def make_optimiser(model: StreamableModel, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return the optimiser of a model's parameters; each group has the ``factor`` of its learning rate."""
+    slow = [p for name, p in model.named_parameters() if name.startswith(config.slow_prefix)]
+    rest = [p for name, p in model.named_parameters() if not name.startswith(config.slow_prefix)]
+    groups = [{"params": rest, "factor": 1.0}, {"params": slow, "factor": config.slow_factor}]
+    common: dict[str, Any] = {"lr": config.lr, "betas": (0.9, 0.98), "weight_decay": config.weight_decay}
+    if config.optimiser == "soap":  # its first step finds the axes and moves nothing
+        return SOAP(groups, shampoo_beta=0.95, precondition_frequency=10, **common)
+    return torch.optim.AdamW(groups, **common)
 
 
 def open_device(name: str) -> torch.device:
