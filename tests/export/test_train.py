@@ -339,14 +339,6 @@ def test_loss_is_finite_with_gradients_for_silence_and_perfection() -> None:
     assert (loss_of(target, target)[:2] < loss_of(0.5 * target, target)[:2]).all()
 
 
-def test_magnitudes_that_are_too_small_cost_more_than_ones_too_large_by_as_much() -> None:
-    target = 0.1 * torch.randn(1, 8192, generator=torch.Generator().manual_seed(0))
-    compressed_step = 0.2  # the same distance either way after compression with exponent 0.3
-    smaller, larger = (target * (1 + sign * compressed_step) ** (1 / 0.3) for sign in (-1, 1))
-    spectral_only = LossConfig(snr_weight=0.0, loudness_weight=0.0, keep_speech=0.5)
-    assert loss_of(smaller, target, config=spectral_only) > 1.2 * loss_of(larger, target, config=spectral_only)
-
-
 def test_a_difference_that_is_twice_as_large_costs_twice_as_much() -> None:
     target = 0.1 * torch.randn(1, 8192, generator=torch.Generator().manual_seed(0))
     spectral_only = LossConfig(snr_weight=0.0, loudness_weight=0.0)
