@@ -15,7 +15,8 @@ from .environment import Environment
 from .resources import Resources
 from .timing import Distribution, Effort
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: paced calls come at the pace of the sound and in bursts; 1: after 3 ms each, every case in turn."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,11 @@ class Report:
         """
         try:
             document = json.loads(path.read_text())
-            if document.pop("format_version") > FORMAT_VERSION:
-                raise ConfigError(f"{path} was written by a later streamproc; run the bench again, or update")
+            if (found := document.pop("format_version")) != FORMAT_VERSION:
+                other = (
+                    "a later streamproc" if found > FORMAT_VERSION else "an earlier streamproc, which timed otherwise"
+                )
+                raise ConfigError(f"{path} was written by {other}; run both benches with the same one")
             document.pop("streamproc")
             return cls(
                 environment=Environment(**document.pop("environment")),

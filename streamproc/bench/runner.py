@@ -103,7 +103,7 @@ def run_suite(suite: Suite, effort: Effort, on_progress: Callable[[float], None]
     cases = suite.cases()
     calls = [case.call for case in cases]
     hot = time_hot(calls, effort, lambda share: on_progress(0.3 * share))
-    paced = time_paced(calls, effort, lambda share: on_progress(0.3 + 0.7 * share))
+    paced = time_paced(calls, [case.audio_s for case in cases], effort, lambda share: on_progress(0.3 + 0.7 * share))
     return [
         Row(
             suite=suite.name,

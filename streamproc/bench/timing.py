@@ -1,11 +1,12 @@
 """How calls are timed: in turns, on one core, hot and paced.
 
-*Hot*: back to back, all caches warm; what a file or a busy server sees. *Paced*: after a sleep before every call, as
-under a sound card; other programs have used the caches and the core has slowed down meanwhile. Paced is what a live
-callback sees, and often twice as long.
+*Hot*: back to back, all caches warm; what a file or a busy server sees. *Paced*: at the pace of the sound, as under a
+sound card: asleep until the next block is due; other programs have used the caches and the core has slowed down
+meanwhile. Paced is what a live callback sees, and often twice as long and more.
 
-Calls of one run take turns, so that whatever else the machine does meets all of them: their ratios hold where their
-times do not.
+Calls of one run take turns in bursts, so that whatever else the machine does meets all of them - their ratios hold
+where their times do not - and yet none of them meets the others: a live stream is alone with other programs, not with
+twelve more engines that throw its weights out of the caches.
 """
 
 from __future__ import annotations
@@ -48,18 +49,18 @@ class Effort:
         Most calls of each case, hot.
     paced : int
         Calls of each case, paced.
-    pause_s : float
-        Sleep before every paced call, in seconds.
+    longest_pause_s : float
+        Most that is slept before a paced call, in seconds, however long its block.
     """
 
     hot_s: float = 1.0
     most_hot: int = 20_000
     paced: int = 1000
-    pause_s: float = 0.003
+    longest_pause_s: float = 0.02
 
 
 THOROUGH = Effort()
-QUICK = Effort(hot_s=0.1, most_hot=2000, paced=100, pause_s=0.001)
+QUICK = Effort(hot_s=0.1, most_hot=2000, paced=100, longest_pause_s=0.001)
 
 
 @dataclass(frozen=True)
@@ -122,17 +123,37 @@ def time_hot(calls: Sequence[Call], effort: Effort, on_progress: OnProgress = la
     return [record.ravel() / 1e3 for record in times]
 
 
-def time_paced(calls: Sequence[Call], effort: Effort, on_progress: OnProgress = lambda _: None) -> list[Times]:
-    """Time calls one by one, in turns, with a sleep before each."""
-    times = np.empty((len(calls), effort.paced))
-    for turn in range(effort.paced):
-        for index, call in enumerate(calls):
-            sleep(effort.pause_s)
-            started = perf_counter_ns()
-            call()
-            times[index, turn] = perf_counter_ns() - started
-        on_progress((turn + 1) / effort.paced)
-    return list(times / 1e3)
+def time_paced(
+    calls: Sequence[Call], periods_s: Sequence[float], effort: Effort, on_progress: OnProgress = lambda _: None
+) -> list[Times]:
+    """Time calls one by one, each as soon as its period since the one before is over, in bursts that take turns.
+
+    The first calls of every burst find the caches as the case before left them, and do not count.
+
+    Parameters
+    ----------
+    calls : sequence of callable
+    periods_s : sequence of float
+        From one call to the next, in seconds: the length of a block.
+    effort : Effort
+    on_progress : callable, optional
+    """
+    rounds = min(_ROUNDS, effort.paced)
+    times = np.empty((len(calls), rounds, effort.paced // rounds))
+    for turn in range(rounds):
+        for call, period_s, record in zip(calls, periods_s, times[:, turn], strict=True):
+            pause_s = min(period_s, effort.longest_pause_s)
+            took_s = 0.0
+            for index in range(-_UNRECORDED, record.size):
+                sleep(max(0.0, pause_s - took_s))
+                started = perf_counter_ns()
+                call()
+                took = perf_counter_ns() - started
+                took_s = took / 1e9
+                if index >= 0:
+                    record[index] = took
+        on_progress((turn + 1) / rounds)
+    return list(times.reshape(len(calls), -1) / 1e3)
 
 
 def _typical_us(call: Call, n: int = 5) -> float:

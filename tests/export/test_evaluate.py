@@ -210,7 +210,7 @@ class Busy(System):
 
 
 class TestCost:
-    EFFORT = Effort(hot_s=0.001, most_hot=20, paced=5, pause_s=0.0)
+    EFFORT = Effort(hot_s=0.001, most_hot=20, paced=5, longest_pause_s=0.0)
 
     def test_is_not_less_than_it_is(self):
         cost, notes = measure_cost([NOISY.open(), Busy("slow", 2000.0), Busy("quick", 20.0)], self.EFFORT)

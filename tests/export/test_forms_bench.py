@@ -21,7 +21,7 @@ from streamproc.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = "examples.own_model:build"
-BRIEF = Effort(hot_s=0.001, most_hot=20, paced=5, pause_s=0.0)
+BRIEF = Effort(hot_s=0.001, most_hot=20, paced=5, longest_pause_s=0.0)
 SLOW_US = 3000.0
 
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -42,7 +42,7 @@ from streamproc.errors import BackendUnavailable, ConfigError, ModelFileError
 from streamproc.processor import BaseProcessor
 from streamproc.spec import Block
 
-BRIEF = Effort(hot_s=0.01, most_hot=100, paced=20, pause_s=0.0)
+BRIEF = Effort(hot_s=0.01, most_hot=100, paced=20, longest_pause_s=0.0)
 
 
 def busy_for(microseconds: float) -> None:
@@ -117,11 +117,35 @@ def test_two_costs_are_told_apart_in_one_run() -> None:
 # --- how it is timed ------------------------------------------------------------------------------------------------
 
 
-def test_paced_calls_take_turns_after_a_sleep_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paced_calls_come_at_the_pace_of_their_blocks_and_undisturbed_by_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     order: list[str] = []
-    monkeypatch.setattr(timing, "sleep", lambda seconds: order.append(f"sleep {seconds}"))
-    time_paced([lambda: order.append("a"), lambda: order.append("b")], replace(BRIEF, paced=2, pause_s=0.5))
-    assert order == ["sleep 0.5", "a", "sleep 0.5", "b"] * 2
+    slept: list[float] = []
+    monkeypatch.setattr(timing, "sleep", slept.append)
+    calls = [lambda: order.append("a"), lambda: order.append("b")]
+    times = time_paced(calls, [0.01, 0.5], replace(BRIEF, paced=60, longest_pause_s=0.1))
+    turns = [(name, len(list(group))) for name, group in groupby(order)]
+    assert [name for name, _ in turns] == ["a", "b"] * 20
+    # Of every burst some calls are recorded, and some before them are not.
+    assert {length for _, length in turns} == {3 + 4}
+    assert [one.size for one in times] == [60, 60]
+    assert max(slept[:7]) == pytest.approx(0.01)
+    assert max(slept[7:14]) == pytest.approx(0.1)
+
+
+def test_paced_calls_are_due_one_period_after_the_last_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_ns = [0]
+    monkeypatch.setattr(timing, "sleep", lambda seconds: clock_ns.__setitem__(0, clock_ns[0] + round(1e9 * seconds)))
+    monkeypatch.setattr(timing, "perf_counter_ns", lambda: clock_ns[0])
+    began_ms: list[float] = []
+
+    def call() -> None:
+        began_ms.append(clock_ns[0] / 1e6)
+        clock_ns[0] += 4_000_000 if len(began_ms) != 3 else 30_000_000
+
+    time_paced([call], [0.01], replace(BRIEF, paced=1, longest_pause_s=1.0))
+    assert began_ms == [10.0, 20.0, 30.0, 60.0, 70.0]
 
 
 def test_hot_calls_take_turns_in_bursts() -> None:
@@ -248,11 +272,22 @@ def test_a_report_survives_its_file(report: Report, tmp_path: Path) -> None:
     assert again.rows[0].hot == report.rows[0].hot
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format_version": 99}', '{"format_version": 1, "streamproc": "0"}'])
-def test_what_is_no_report_is_refused(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is not a report"),
+        ("[]", "is not a report"),
+        ("{}", "is not a report"),
+        ('{"format_version": "1"}', "is not a report"),
+        ('{"format_version": 2, "streamproc": "0"}', "is not a report"),
+        ('{"format_version": 99}', "a later streamproc; run both"),
+        ('{"format_version": 1}', "an earlier one, which timed otherwise; run both"),
+    ],
+)
+def test_what_is_no_report_is_refused(text: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=r"report\.json"):
+    with pytest.raises(ConfigError, match=rf"report\.json .*{reason}"):
         Report.load(path)
     with pytest.raises(ConfigError, match="cannot be read"):
         Report.load(tmp_path / "missing.json")
