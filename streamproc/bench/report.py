@@ -126,10 +126,8 @@ class Report:
         try:
             document = json.loads(path.read_text())
             if (found := document.pop("format_version")) != FORMAT_VERSION:
-                other = (
-                    "a later streamproc" if found > FORMAT_VERSION else "an earlier streamproc, which timed otherwise"
-                )
-                raise ConfigError(f"{path} was written by {other}; run both benches with the same one")
+                other = "a later streamproc" if found > FORMAT_VERSION else "an earlier one, which timed otherwise"
+                raise ConfigError(f"{path} was written by {other}; run both benches with the same streamproc")
             document.pop("streamproc")
             return cls(
                 environment=Environment(**document.pop("environment")),
