@@ -33,7 +33,8 @@ LEAST_FOR_P99_9 = 1000
 """Below so many calls the 99.9th percentile is only another word for the maximum."""
 
 _ROUNDS = 20
-_UNRECORDED = 4
+_UNRECORDED = 8
+"""Calls at the start of a burst that do not count: blocks of an eighth of a hop have met the model by then."""
 _BINS_PER_OCTAVE = 8
 
 

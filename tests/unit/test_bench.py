@@ -128,10 +128,10 @@ def test_paced_calls_come_at_the_pace_of_their_blocks_and_undisturbed_by_each_ot
     turns = [(name, len(list(group))) for name, group in groupby(order)]
     assert [name for name, _ in turns] == ["a", "b"] * 20
     # Of every burst some calls are recorded, and some before them are not.
-    assert {length for _, length in turns} == {3 + 4}
+    assert {length for _, length in turns} == {3 + 8}
     assert [one.size for one in times] == [60, 60]
-    assert max(slept[:7]) == pytest.approx(0.01)
-    assert max(slept[7:14]) == pytest.approx(0.1)
+    assert max(slept[:11]) == pytest.approx(0.01)
+    assert max(slept[11:22]) == pytest.approx(0.1)
 
 
 def test_paced_calls_are_due_one_period_after_the_last_began(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_paced_calls_are_due_one_period_after_the_last_began(monkeypatch: pytest
         clock_ns[0] += 4_000_000 if len(began_ms) != 3 else 30_000_000
 
     time_paced([call], [0.01], replace(BRIEF, paced=1, longest_pause_s=1.0))
-    assert began_ms == [10.0, 20.0, 30.0, 60.0, 70.0]
+    assert began_ms[:5] == [10.0, 20.0, 30.0, 60.0, 70.0]
 
 
 def test_hot_calls_take_turns_in_bursts() -> None:
