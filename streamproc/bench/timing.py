@@ -2,7 +2,7 @@
 
 *Hot*: back to back, all caches warm; what a file or a busy server sees. *Paced*: at the pace of the sound, as under a
 sound card: asleep until the next block is due; other programs have used the caches and the core has slowed down
-meanwhile. Paced is what a live callback sees, and often twice as long and more.
+meanwhile. Paced is what a live callback sees, and often several times as long.
 
 Calls of one run take turns in bursts, so that whatever else the machine does meets all of them - their ratios hold
 where their times do not - and yet none of them meets the others: a live stream is alone with other programs, not with
@@ -49,7 +49,7 @@ class Effort:
     most_hot : int
         Most calls of each case, hot.
     paced : int
-        Calls of each case, paced.
+        Most calls of each case, paced: as many as fill bursts of one length.
     longest_pause_s : float
         Most that is slept before a paced call, in seconds, however long its block.
     """
